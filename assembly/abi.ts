@@ -1,0 +1,128 @@
+// What a host and the core agree on: status codes and the layout of the structs that they pass. Constants only,
+// because two compilers read this file.
+
+// ── Status: a core function returns ≥ 0, or one of these with two numbers of detail in STATUS_A and STATUS_B ────────
+export const STATUS_OK: i32 = 0;
+export const STATUS_NOT_A_PACK: i32 = -1;
+export const STATUS_VERSION: i32 = -2; // a: found, b: supported
+export const STATUS_TRUNCATED: i32 = -3; // a: bytes needed, b: bytes there
+export const STATUS_CHECKSUM: i32 = -4; // a: byte offset, b: length
+export const STATUS_CORRUPT: i32 = -5; // a: byte offset in the file of the field that breaks a rule, b: its value
+export const STATUS_UNSUPPORTED: i32 = -6; // a: byte offset in the file of the field, b: its value
+export const STATUS_BUDGET: i32 = -7; // a: budget, b: smallest possible
+export const STATUS_MEMORY: i32 = -8; // a: bytes wanted: the engine would not grow
+export const STATUS_CONTEXT: i32 = -9; // a: asked for, b: most possible
+export const STATUS_TOKEN: i32 = -10; // a: token id, b: vocabulary
+export const STATUS_STATE: i32 = -11; // called out of order: a bug of the host
+export const STATUS_ARGUMENT: i32 = -12; // a: index of the argument, from 0, b: its value
+export const STATUS_NUMBER: i32 = -13; // a weight or scale is not finite; a: byte offset of its unit or chunk
+export const STATUS_TEXT: i32 = -14; // a: bytes, b: most that fit
+
+// ── Plan: filled by plan_memory, plan_pruning; sizes in bytes, all f64 ──────────────────────────────────────────────
+export const PLAN_MEMORY_BYTES: u32 = 0; // the budget, or the total where none was given
+export const PLAN_TOTAL_BYTES: u32 = 8; // what the core's memory will grow to: the sum of the parts, in whole pages
+export const PLAN_CORE_BYTES: u32 = 16; // module, header, tokenizer, program, work tables
+export const PLAN_WEIGHTS_BYTES: u32 = 24;
+export const PLAN_KV_BYTES: u32 = 32;
+export const PLAN_STATE_BYTES: u32 = 40;
+export const PLAN_SCRATCH_BYTES: u32 = 48;
+export const PLAN_READ_BYTES: u32 = 56; // prelude, header, fixed part and kept units: what loading reads of the file
+export const PLAN_MINIMUM_BYTES: u32 = 64; // smallest and largest total at this context
+export const PLAN_MAXIMUM_BYTES: u32 = 72;
+export const PLAN_PRUNING_RATE: u32 = 80; // share of the units' bytes that is left out
+export const PLAN_PERPLEXITY: u32 = 88; // expected, interpolated in the pack's quality curve; NaN without one
+export const PLAN_KEPT_UNITS: u32 = 96;
+export const PLAN_UNITS: u32 = 104;
+export const PLAN_CONTEXT: u32 = 112; // positions of a sequence
+export const PLAN_SEQUENCES: u32 = 120;
+export const PLAN_ROWS: u32 = 128; // most rows of a step
+export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
+export const PLAN_BYTES: u32 = 144;
+
+// ── Read: filled by load_read(i); f64 each ──────────────────────────────────────────────────────────────────────────
+export const READ_OFFSET: u32 = 0; // in the file
+export const READ_LENGTH: u32 = 8;
+export const READ_ADDRESS: u32 = 16; // in the core's memory
+export const READ_BYTES: u32 = 24;
+
+// ── Row of a step: u32 each ─────────────────────────────────────────────────────────────────────────────────────────
+export const ROW_TOKEN: u32 = 0;
+export const ROW_POSITION: u32 = 4;
+export const ROW_SEQUENCE: u32 = 8;
+export const ROW_OUTPUT: u32 = 12; // 1: logits wanted
+export const ROW_BYTES: u32 = 16;
+
+// ── Program: records of u32, f32 bits where marked ──────────────────────────────────────────────────────────────────
+export const OP_BYTES: u32 = 80;
+export const OP_CODE: u32 = 0;
+export const OP_FLAGS: u32 = 4;
+export const OP_LAYER: u32 = 64; // or NONE, for those who observe
+export const OP_ROLE: u32 = 68; // of the weight, or 0
+export const FLAG_OUTPUTS: u32 = 1; // works on the selected rows, not on all
+export const FLAG_ADD: u32 = 2; // adds to what the output holds
+
+export const OP_EMBED: u32 = 1;
+export const EMBED_OUT: u32 = 8; // [rows, width]
+export const EMBED_WEIGHT: u32 = 12;
+export const EMBED_DTYPE: u32 = 16;
+export const EMBED_GROUP: u32 = 20;
+export const EMBED_WIDTH: u32 = 24;
+
+export const OP_NORM: u32 = 2; // out = in / √(mean(in²) + eps) × weight
+export const NORM_IN: u32 = 8; // [rows, width]
+export const NORM_OUT: u32 = 12;
+export const NORM_WEIGHT: u32 = 16;
+export const NORM_WIDTH: u32 = 20;
+export const NORM_EPS: u32 = 24; // f32
+
+export const OP_MATMUL: u32 = 3; // out = weight · in (+ bias) (+ out)
+export const MATMUL_IN: u32 = 8; // [rows, panels × cols] where panels are columns, else [rows, cols]
+export const MATMUL_IN_STRIDE: u32 = 12; // floats
+export const MATMUL_OUT: u32 = 16; // [rows, panels × panel rows] where panels are rows, else [rows, panel rows]
+export const MATMUL_OUT_STRIDE: u32 = 20;
+export const MATMUL_WEIGHT: u32 = 24; // of the first panel
+export const MATMUL_DTYPE: u32 = 28;
+export const MATMUL_GROUP: u32 = 32;
+export const MATMUL_ROWS: u32 = 36; // of one panel
+export const MATMUL_COLS: u32 = 40;
+export const MATMUL_PANELS: u32 = 44;
+export const MATMUL_PANEL_BYTES: u32 = 48; // from panel to panel
+export const MATMUL_AXIS: u32 = 52;
+export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0; panels of rows have theirs MATMUL_PANEL_BYTES apart
+export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
+export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
+
+export const OP_ROPE: u32 = 4; // in place; see ROLE_ROPE
+export const ROPE_DATA: u32 = 8; // [rows, units, heads, channels]
+export const ROPE_UNITS: u32 = 12;
+export const ROPE_HEADS: u32 = 16;
+export const ROPE_CHANNELS: u32 = 20;
+export const ROPE_ANGLES: u32 = 24; // of the first unit: [kvHeads, channels / 2]
+export const ROPE_UNIT_BYTES: u32 = 28; // from unit to unit of the angles
+export const ROPE_SHARE: u32 = 32; // consecutive heads with the same angles
+
+export const OP_ATTENTION: u32 = 5; // stores k and v in the cache, then out = softmax(scale × q·k) · v over positions ≤ own
+export const ATTENTION_Q: u32 = 8; // [rows, qk units, heads, qk channels]
+export const ATTENTION_K: u32 = 12; // [rows, qk units, kvHeads, qk channels]
+export const ATTENTION_V: u32 = 16; // [rows, vo units, kvHeads, vo channels]
+export const ATTENTION_OUT: u32 = 20; // [rows, vo units, heads, vo channels]
+export const ATTENTION_QK_UNITS: u32 = 24;
+export const ATTENTION_QK_CHANNELS: u32 = 28;
+export const ATTENTION_VO_UNITS: u32 = 32;
+export const ATTENTION_VO_CHANNELS: u32 = 36;
+export const ATTENTION_K_CACHE: u32 = 40; // [sequences, context, qk units × kvHeads × qk channels]
+export const ATTENTION_V_CACHE: u32 = 44;
+export const ATTENTION_SCORES: u32 = 48; // [context]
+export const ATTENTION_SCALE: u32 = 52; // f32
+export const ATTENTION_HEADS: u32 = 56;
+export const ATTENTION_KV_HEADS: u32 = 60;
+
+export const OP_GATE: u32 = 6; // gate = silu(gate) × up
+export const GATE_GATE: u32 = 8; // [rows, width]
+export const GATE_UP: u32 = 12;
+export const GATE_WIDTH: u32 = 16;
+
+export const OP_SELECT: u32 = 7; // gathers the rows that want logits
+export const SELECT_IN: u32 = 8; // [rows, width]
+export const SELECT_OUT: u32 = 12; // [outputs, width]
+export const SELECT_WIDTH: u32 = 16;

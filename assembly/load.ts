@@ -1,0 +1,170 @@
+// Loading: what a host must read, where it goes, and whether what came is what the packer wrote. Reads go straight to
+// their final addresses; nothing is repacked.
+
+import {
+  DTYPE_BYTES,
+  DTYPE_F32,
+  DTYPE_Q4,
+  DTYPE_Q8,
+  DTYPE_VECTOR,
+  FIXED_CHUNK_BYTES,
+  HEADER_FIXED_TENSORS,
+  NONE,
+  PRELUDE_BYTES,
+  ROLE_TOKENIZER,
+  ROW_TILE,
+  STACK_TENSOR,
+  STACK_TENSORS,
+  STACK_UNIT_BYTES,
+  TENSOR_COLS,
+  TENSOR_DTYPE,
+  TENSOR_GROUP,
+  TENSOR_LENGTH,
+  TENSOR_OFFSET,
+  TENSOR_ROWS,
+  UNIT_INDEX,
+  UNIT_STACK,
+} from "../packs/format";
+import {
+  PLAN_KEPT_UNITS,
+  READ_ADDRESS,
+  READ_BYTES,
+  READ_LENGTH,
+  READ_OFFSET,
+  STATUS_ARGUMENT,
+  STATUS_CHECKSUM,
+  STATUS_NUMBER,
+  STATUS_STATE,
+} from "./abi";
+import { fixed_ptr, stack_address } from "./cut";
+import {
+  chunk_hash,
+  fixed_tensor,
+  group_bytes,
+  pack_field,
+  pack_fixed_bytes,
+  pack_header_bytes,
+  pack_units_offset,
+  stack_ptr,
+  tensor_ptr,
+  unit_hash,
+  unit_ptr,
+} from "./pack";
+import { plan_placed, plan_ptr } from "./plan";
+import { fail } from "./status";
+import { text_open } from "./text";
+import { xxh64 } from "./xxhash";
+
+const read = memory.data(READ_BYTES, 8);
+// The unit that was described last, so that reads in order cost no search.
+let lastUnit: u32 = 0;
+let lastOffset: u64 = 0;
+let ready = false;
+
+/** Address of the read that load_read() describes, READ_*. */
+export function load_read_ptr(): usize {
+  return read;
+}
+
+/** Number of reads that make up the load: the fixed part in chunks, then one for each kept unit. */
+export function load_reads(): u32 {
+  return chunks() + (load<f64>(plan_ptr(), PLAN_KEPT_UNITS) as u32);
+}
+
+/** Describes read `index`. */
+export function load_read(index: u32): i32 {
+  if (!plan_placed()) return fail(STATUS_STATE, 5, 0);
+  if (index >= load_reads()) return fail(STATUS_ARGUMENT, 0, index);
+  if (index < chunks()) {
+    const offset = (index as u64) * FIXED_CHUNK_BYTES;
+    store<f64>(read, ((PRELUDE_BYTES as u64) + pack_header_bytes() + offset) as f64, READ_OFFSET);
+    store<f64>(read, min<u64>(FIXED_CHUNK_BYTES, pack_fixed_bytes() - offset) as f64, READ_LENGTH);
+    store<f64>(read, (fixed_ptr() + (offset as usize)) as f64, READ_ADDRESS);
+    return 0;
+  }
+  const unit = index - chunks();
+  if (unit == 0 || unit < lastUnit) {
+    lastUnit = 0;
+    lastOffset = pack_units_offset();
+  }
+  for (; lastUnit < unit; lastUnit++) lastOffset += unit_bytes(lastUnit);
+  store<f64>(read, lastOffset as f64, READ_OFFSET);
+  store<f64>(read, unit_bytes(unit), READ_LENGTH);
+  store<f64>(read, unit_address(unit) as f64, READ_ADDRESS);
+  return 0;
+}
+
+/** Checks what came of read `index`: its checksum, and that the numbers of a unit are finite. */
+export function load_verify(index: u32): i32 {
+  const status = load_read(index);
+  if (status != 0) return status;
+  const address = load<f64>(read, READ_ADDRESS) as usize;
+  const length = load<f64>(read, READ_LENGTH);
+  const hash = index < chunks() ? chunk_hash(index) : unit_hash(index - chunks());
+  if (xxh64(address, length as usize) != hash) return fail(STATUS_CHECKSUM, load<f64>(read, READ_OFFSET), length);
+  if (index < chunks()) return 0;
+  const stack = stack_ptr(load<u32>(unit_ptr(index - chunks()), UNIT_STACK));
+  const first = load<u32>(stack, STACK_TENSOR);
+  for (let t = first; t < first + load<u32>(stack, STACK_TENSORS); t++) {
+    if (!is_finite(tensor_ptr(t), address)) return fail(STATUS_NUMBER, load<f64>(read, READ_OFFSET), length);
+  }
+  return 0;
+}
+
+/** Ends the load: checks the fixed part's numbers and opens the tokenizer. */
+export function load_finish(): i32 {
+  if (!plan_placed()) return fail(STATUS_STATE, 5, 0);
+  for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
+    const tensor = tensor_ptr(i);
+    if (!is_finite(tensor, fixed_ptr())) {
+      const offset = (PRELUDE_BYTES as u64) + pack_header_bytes() + load<u64>(tensor, TENSOR_OFFSET);
+      return fail(STATUS_NUMBER, offset as f64, load<u64>(tensor, TENSOR_LENGTH) as f64);
+    }
+  }
+  const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
+  if (tokenizer != 0) {
+    const status = text_open(tokenizer);
+    if (status != 0) return status;
+  }
+  ready = true;
+  return 0;
+}
+
+/** Has a load ended well? */
+export function load_ready(): bool {
+  return ready;
+}
+
+function chunks(): u32 {
+  return ((pack_fixed_bytes() + (FIXED_CHUNK_BYTES - 1)) / FIXED_CHUNK_BYTES) as u32;
+}
+
+function unit_bytes(unit: u32): u32 {
+  return load<u32>(stack_ptr(load<u32>(unit_ptr(unit), UNIT_STACK)), STACK_UNIT_BYTES);
+}
+
+function unit_address(unit: u32): usize {
+  const record = unit_ptr(unit);
+  return stack_address(load<u32>(record, UNIT_STACK)) + load<u32>(record, UNIT_INDEX) * unit_bytes(unit);
+}
+
+/** Are all scales of a tensor finite and not negative, all its f32 finite? `base`: of its unit or the fixed part. */
+function is_finite(tensor: usize, base: usize): bool {
+  const dtype = load<u32>(tensor, TENSOR_DTYPE);
+  let at = base + (load<u64>(tensor, TENSOR_OFFSET) as usize);
+  const end = at + (load<u64>(tensor, TENSOR_LENGTH) as usize);
+  if (dtype == DTYPE_BYTES) return true;
+  if (dtype == DTYPE_VECTOR || dtype == DTYPE_F32) {
+    // The exponent's bits are all ones in infinities and NaNs.
+    for (; at < end; at += 4) if ((load<u32>(at) & 0x7f800000) == 0x7f800000) return false;
+    return true;
+  }
+  const step = group_bytes(dtype, load<u32>(tensor, TENSOR_GROUP));
+  for (; at < end; at += step) {
+    for (let i: u32 = 0; i < ROW_TILE; i++) {
+      const bits = load<u16>(at + i * 2) as u32;
+      if ((bits & 0x8000) != 0 || (bits & 0x7c00) == 0x7c00) return false;
+    }
+  }
+  return true;
+}

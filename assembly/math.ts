@@ -1,0 +1,43 @@
+// Vector arithmetic that the kernels share.
+
+/** 2^112: what an f16's bits, shifted left by 13 and read as f32, must be multiplied with. */
+const HALF_SCALE: f32 = 5.192296858534828e33;
+
+/** Four non-negative finite f16 as f32x4. ptr: 8 bytes. */
+export function load_half4(ptr: usize): v128 {
+  return f32x4.mul(i32x4.shl(v128.load16x4_u(ptr), 13), f32x4.splat(HALF_SCALE));
+}
+
+/** One non-negative finite f16 as f32. */
+export function load_half(ptr: usize): f32 {
+  return reinterpret<f32>((load<u16>(ptr) as u32) << 13) * HALF_SCALE;
+}
+
+export function sum4(v: v128): f32 {
+  return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
+}
+
+/**
+ * e^x in each lane, within 2 units in the last place; 0 below −87.3, the largest finite power above 88.3.
+ * x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor series to r⁶, which is exact to f32 there.
+ */
+export function exp4(x: v128): v128 {
+  const clamped = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
+  const n = f32x4.nearest(f32x4.mul(clamped, f32x4.splat(1.44269504088896341)));
+  let r = f32x4.sub(clamped, f32x4.mul(n, f32x4.splat(0.693359375)));
+  r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.12194440054690583e-4)));
+  let p = f32x4.splat(1.0 / 720.0);
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0 / 120.0));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0 / 24.0));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0 / 6.0));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(0.5));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
+  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
+  return v128.and(f32x4.mul(p, power), f32x4.ge(x, f32x4.splat(-87.3)));
+}
+
+/** e^x of one number: lane 0 of exp4. */
+export function exp1(x: f32): f32 {
+  return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
+}

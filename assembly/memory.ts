@@ -1,0 +1,85 @@
+// The core's one arena. Everything has its address from here, in the order in which it is laid out; the plan lays out
+// without touching memory, the load lays out the same way after memory has grown. Nothing is ever freed.
+
+import { ALIGN } from "../packs/format";
+
+export const PAGE_BYTES: u32 = 65536;
+const ADDRESS_END: u64 = 0x100000000;
+
+/** Where a laid-out part is counted in the plan. */
+export const PART_CORE: u32 = 0;
+export const PART_WEIGHTS: u32 = 1;
+export const PART_KV: u32 = 2;
+export const PART_STATE: u32 = 3;
+export const PART_SCRATCH: u32 = 4;
+const PARTS: u32 = 5;
+
+const partBytes = memory.data(40, 8); // u64 [PARTS]
+let cursor: u64 = 0;
+
+/** First address after the module's own data. */
+export function arena_base(): usize {
+  return (__heap_base + (ALIGN - 1)) & ~(ALIGN - 1);
+}
+
+/** Starts a layout at the arena's base; the module's data counts as core. */
+export function arena_start(): void {
+  memory.fill(partBytes, 0, PARTS * 8);
+  cursor = arena_base() as u64;
+  store<u64>(partBytes, cursor);
+}
+
+/**
+ * Lays out `bytes` at the next multiple of ALIGN and returns the address. Past the end of the address space the
+ * address is meaningless, and arena_end() says so: the plan refuses such a layout before anything is stored.
+ */
+export function arena_take(part: u32, bytes: u64): usize {
+  const address = cursor;
+  const padded = (bytes + (ALIGN - 1)) & ~(ALIGN - 1);
+  cursor = padded < bytes || address + padded < address ? u64.MAX_VALUE - ADDRESS_END : address + padded;
+  const slot = partBytes + part * 8;
+  store<u64>(slot, load<u64>(slot) + padded);
+  return address as usize;
+}
+
+/** End of the layout so far, in whole pages. */
+export function arena_end(): u64 {
+  return (cursor + (PAGE_BYTES - 1)) & ~((PAGE_BYTES - 1) as u64);
+}
+
+export function arena_part(part: u32): u64 {
+  return load<u64>(partBytes + part * 8);
+}
+
+/** Grows memory to hold addresses below `end`; false if the engine refuses or `end` is past the address space. */
+export function memory_reach(end: u64): bool {
+  if (end > ADDRESS_END) return false;
+  const pages = ((end + (PAGE_BYTES - 1)) / PAGE_BYTES) as i32;
+  const now = memory.size();
+  return pages <= now || memory.grow(pages - now) >= 0;
+}
+
+/** Position of the layout, for arena_at_least(). */
+export function arena_mark(): u64 {
+  return cursor;
+}
+
+/** Makes the layout reach at least `bytes` past an earlier position; what that takes belongs to the part. */
+export function arena_at_least(part: u32, mark: u64, bytes: u64): void {
+  if (cursor < mark + bytes) arena_take(part, mark + bytes - cursor);
+}
+
+/** Sets the end of a part, and of the layout, to `end`: what lies between belongs to the part. */
+export function arena_extend(part: u32, end: u64): void {
+  const slot = partBytes + part * 8;
+  let others: u64 = 0;
+  for (let i: u32 = 0; i < PARTS; i++) if (i != part) others += load<u64>(partBytes + i * 8);
+  store<u64>(slot, end - others);
+  cursor = end;
+}
+
+/** Counts `bytes` of one part as another's. */
+export function arena_recount(from: u32, to: u32, bytes: u64): void {
+  store<u64>(partBytes + from * 8, load<u64>(partBytes + from * 8) - bytes);
+  store<u64>(partBytes + to * 8, load<u64>(partBytes + to * 8) + bytes);
+}

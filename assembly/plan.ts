@@ -1,0 +1,344 @@
+// What is kept of a pack, and where everything lies: the only place that rounds. A plan is the load's own layout, run
+// without touching memory, so that what is planned is what is used.
+
+import {
+  CURVE_PERPLEXITY,
+  CURVE_UNITS,
+  HEADER_CONTEXT,
+  HEADER_CURVE,
+  HEADER_MINIMUM_UNITS,
+  HEADER_STACKS,
+  HEADER_UNITS,
+  HEADER_VOCABULARY,
+  NONE,
+  PRELUDE_BYTES,
+  ROLE_TOKENIZER,
+  STACK_UNIT_BYTES,
+  STACK_UNITS,
+  TENSOR_LENGTH,
+  UNIT_STACK,
+} from "../packs/format";
+import {
+  OP_BYTES,
+  PLAN_BYTES,
+  PLAN_CONTEXT,
+  PLAN_CORE_BYTES,
+  PLAN_KEPT_UNITS,
+  PLAN_KV_BYTES,
+  PLAN_MAXIMUM_BYTES,
+  PLAN_MEMORY_BYTES,
+  PLAN_MINIMUM_BYTES,
+  PLAN_OUTPUTS,
+  PLAN_PERPLEXITY,
+  PLAN_PRUNING_RATE,
+  PLAN_READ_BYTES,
+  PLAN_ROWS,
+  PLAN_SCRATCH_BYTES,
+  PLAN_SEQUENCES,
+  PLAN_STATE_BYTES,
+  PLAN_TOTAL_BYTES,
+  PLAN_UNITS,
+  PLAN_WEIGHTS_BYTES,
+  ROW_BYTES,
+  STATUS_ARGUMENT,
+  STATUS_BUDGET,
+  STATUS_CONTEXT,
+  STATUS_MEMORY,
+  STATUS_STATE,
+} from "./abi";
+import { cut_keep, cut_kept, cut_load, cut_loaded, fixed_place, stack_place } from "./cut";
+import { cache_shape } from "./kv-cache";
+import {
+  arena_at_least,
+  arena_end,
+  arena_extend,
+  arena_mark,
+  arena_part,
+  arena_recount,
+  arena_start,
+  arena_take,
+  memory_reach,
+  PAGE_BYTES,
+  PART_CORE,
+  PART_KV,
+  PART_SCRATCH,
+  PART_STATE,
+  PART_WEIGHTS,
+} from "./memory";
+import { model_buffers, model_ops, model_program } from "./models/index";
+import {
+  curve_ptr,
+  fixed_tensor,
+  pack_count,
+  pack_field,
+  pack_fixed_bytes,
+  pack_header_bytes,
+  pack_opened,
+  pack_units_offset,
+  STACK_TABLE_BYTES,
+  stack_ptr,
+  unit_ptr,
+} from "./pack";
+import { program_start } from "./program";
+import { sampler_scratch_bytes } from "./sampler";
+import { fail } from "./status";
+import { text_bytes, text_place } from "./text";
+
+const CONTEXT_DEFAULT: u32 = 2048;
+const ROWS_MAX: u32 = 4096;
+const SEQUENCES_MAX: u32 = 4096;
+
+const plan = memory.data(PLAN_BYTES, 8);
+let context: u32 = 0;
+let sequences: u32 = 0;
+let rows: u32 = 0;
+let outputs: u32 = 0;
+let planned = false;
+let placed = false;
+
+let rowsPtr: usize = 0;
+let logitsPtr: usize = 0;
+let historyPtr: usize = 0;
+let samplerPtr: usize = 0;
+
+/** Address of the plan, PLAN_*. */
+export function plan_ptr(): usize {
+  return plan;
+}
+
+/**
+ * Sets what a plan must make room for; 0 is the default. context: positions of a sequence (2048, or the model's most
+ * if that is less); sequences: 1; rows of a step: 64; rows of a step that want logits: 1.
+ */
+export function plan_shape(positions: u32, sequenceCount: u32, rowCount: u32, outputCount: u32): i32 {
+  planned = false;
+  if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
+  const most = pack_field(HEADER_CONTEXT);
+  if (positions > most) return fail(STATUS_CONTEXT, positions, most);
+  if (sequenceCount > SEQUENCES_MAX) return fail(STATUS_ARGUMENT, 1, sequenceCount);
+  if (rowCount > ROWS_MAX) return fail(STATUS_ARGUMENT, 2, rowCount);
+  if (outputCount > ROWS_MAX) return fail(STATUS_ARGUMENT, 3, outputCount);
+  context = positions == 0 ? min(most, CONTEXT_DEFAULT) : positions;
+  sequences = max(sequenceCount, 1);
+  rows = rowCount == 0 ? 64 : rowCount;
+  outputs = min(max(outputCount, 1), rows);
+  return 0;
+}
+
+/** Keeps as many units as `bytes` hold. */
+export function plan_memory(bytes: f64): i32 {
+  if (context == 0) return fail(STATUS_STATE, 2, 0);
+  const least = measure(pack_field(HEADER_MINIMUM_UNITS));
+  if (!(bytes >= (least as f64))) return fail(STATUS_BUDGET, bytes, least as f64);
+  const budget = min<f64>(bytes, 1e15) as u64;
+  let units = pack_count(HEADER_UNITS);
+  if (measure(units) > budget) {
+    let low = pack_field(HEADER_MINIMUM_UNITS);
+    while (units - low > 1) {
+      const middle = low + (units - low) / 2;
+      if (measure(middle) <= budget) low = middle;
+      else units = middle;
+    }
+    units = low;
+  }
+  // What is left of the budget below the next unit stays scratch, so that a plan that had to cut takes all that it was
+  // given: never less memory for a longer context, nor for a larger budget.
+  const end = measure(units);
+  if (units < pack_count(HEADER_UNITS)) arena_extend(PART_SCRATCH, max(end, budget & ~((PAGE_BYTES - 1) as u64)));
+  write_plan(units, bytes, least);
+  return 0;
+}
+
+/** Cuts as many units as have at most this share of the units' bytes. */
+export function plan_pruning(rate: f64): i32 {
+  if (context == 0) return fail(STATUS_STATE, 2, 0);
+  if (!(rate >= 0 && rate <= 1)) return fail(STATUS_ARGUMENT, 0, rate);
+  const most = rate * (unit_bytes_after(0) as f64);
+  let units = pack_count(HEADER_UNITS);
+  let cutBytes: u64 = 0;
+  while (units > pack_field(HEADER_MINIMUM_UNITS)) {
+    cutBytes += bytes_of(units - 1);
+    if ((cutBytes as f64) > most) break;
+    units--;
+  }
+  const least = measure(pack_field(HEADER_MINIMUM_UNITS));
+  const end = measure(units);
+  write_plan(units, end as f64, least);
+  return 0;
+}
+
+/** Grows memory to the plan and lays everything out; what is to be read comes next (load.ts). */
+export function plan_place(): i32 {
+  if (!planned || placed) return fail(STATUS_STATE, 3, 0);
+  const total = load<f64>(plan, PLAN_TOTAL_BYTES);
+  if (!memory_reach(total as u64)) return fail(STATUS_MEMORY, total, 0);
+  keep_prefix(load<f64>(plan, PLAN_KEPT_UNITS) as u32);
+  lay_out(true);
+  placed = true;
+  return 0;
+}
+
+export function plan_placed(): bool {
+  return placed;
+}
+
+export function plan_context(): u32 {
+  return context;
+}
+
+export function plan_sequences(): u32 {
+  return sequences;
+}
+
+export function plan_rows(): u32 {
+  return rows;
+}
+
+export function plan_outputs(): u32 {
+  return outputs;
+}
+
+/** Address of the rows of a step: ROW_* [rows]. */
+export function rows_ptr(): usize {
+  return rowsPtr;
+}
+
+/** Address of the logits of the last step: f32 [outputs, vocabulary]. */
+export function logits_ptr(): usize {
+  return logitsPtr;
+}
+
+/** Address of the tokens that the repetition penalty looks at: u32 [context], written by the host. */
+export function history_ptr(): usize {
+  return historyPtr;
+}
+
+/** Address of the sampler's working memory. */
+export function sampler_scratch_ptr(): usize {
+  return samplerPtr;
+}
+
+/**
+ * Uses only the first `units` of a loaded stack from the next narrow_apply() on: a smaller cut without loading again.
+ * Whatever the cache holds is void then.
+ */
+export function narrow_stack(stack: u32, units: u32): i32 {
+  if (!placed) return fail(STATUS_STATE, 4, 0);
+  if (stack >= pack_count(HEADER_STACKS)) return fail(STATUS_ARGUMENT, 0, stack);
+  if (units > cut_loaded(stack)) return fail(STATUS_ARGUMENT, 1, units);
+  cut_keep(stack, units);
+  return 0;
+}
+
+/** Makes the program of the narrowed cut, in the memory that the plan has. */
+export function narrow_apply(): i32 {
+  if (!placed) return fail(STATUS_STATE, 4, 0);
+  lay_out(true);
+  return 0;
+}
+
+/** Lays out everything for the first `units` units and returns the end, in whole pages. */
+function measure(units: u32): u64 {
+  keep_prefix(units);
+  lay_out(false);
+  return arena_end();
+}
+
+function keep_prefix(units: u32): void {
+  const stacks = pack_count(HEADER_STACKS);
+  for (let s: u32 = 0; s < stacks; s++) cut_keep(s, 0);
+  for (let i: u32 = 0; i < units; i++) {
+    const stack = load<u32>(unit_ptr(i), UNIT_STACK);
+    cut_keep(stack, cut_kept(stack) + 1);
+  }
+  for (let s: u32 = 0; s < stacks; s++) cut_load(s, cut_kept(s));
+}
+
+function lay_out(emit: bool): void {
+  const stacks = pack_count(HEADER_STACKS);
+  arena_start();
+  arena_take(PART_CORE, pack_header_bytes());
+  arena_take(PART_CORE, (stacks as u64) * STACK_TABLE_BYTES);
+  fixed_place(arena_take(PART_WEIGHTS, pack_fixed_bytes()));
+  const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
+  if (tokenizer != 0) arena_recount(PART_WEIGHTS, PART_CORE, load<u64>(tokenizer, TENSOR_LENGTH));
+  for (let s: u32 = 0; s < stacks; s++)
+    stack_place(s, arena_take(PART_WEIGHTS, (cut_loaded(s) as u64) * load<u32>(stack_ptr(s), STACK_UNIT_BYTES)));
+  program_start(arena_take(PART_CORE, (model_ops() as u64) * OP_BYTES), emit);
+
+  const vocabulary = pack_field(HEADER_VOCABULARY);
+  rowsPtr = arena_take(PART_SCRATCH, (rows as u64) * ROW_BYTES);
+  logitsPtr = arena_take(PART_SCRATCH, (outputs as u64) * vocabulary * 4);
+  historyPtr = arena_take(PART_SCRATCH, (context as u64) * 4);
+  samplerPtr = arena_take(PART_SCRATCH, sampler_scratch_bytes(vocabulary));
+  const scores = arena_take(PART_SCRATCH, (context as u64) * 4);
+  // Text is encoded between steps, in the bytes that a step works in.
+  const mark = arena_mark();
+  model_buffers(rows, outputs);
+  if (tokenizer != 0) arena_at_least(PART_SCRATCH, mark, text_bytes());
+  text_place(mark as usize);
+  cache_shape(sequences, context);
+  model_program(scores, logitsPtr);
+}
+
+function bytes_of(unit: u32): u64 {
+  return load<u32>(stack_ptr(load<u32>(unit_ptr(unit), UNIT_STACK)), STACK_UNIT_BYTES);
+}
+
+/** Bytes of the units from `first` on. */
+function unit_bytes_after(first: u32): u64 {
+  let bytes: u64 = 0;
+  for (let i = first; i < pack_count(HEADER_UNITS); i++) bytes += bytes_of(i);
+  return bytes;
+}
+
+/** Fills the plan from the layout that was measured last. */
+function write_plan(units: u32, memoryBytes: f64, least: u64): void {
+  const all = unit_bytes_after(0);
+  const left = unit_bytes_after(units);
+  store<f64>(plan, memoryBytes, PLAN_MEMORY_BYTES);
+  store<f64>(plan, arena_end() as f64, PLAN_TOTAL_BYTES);
+  store<f64>(plan, arena_part(PART_CORE) as f64, PLAN_CORE_BYTES);
+  store<f64>(plan, arena_part(PART_WEIGHTS) as f64, PLAN_WEIGHTS_BYTES);
+  store<f64>(plan, arena_part(PART_KV) as f64, PLAN_KV_BYTES);
+  store<f64>(plan, arena_part(PART_STATE) as f64, PLAN_STATE_BYTES);
+  // The last page's rest is scratch too: the parts add up to the total.
+  arena_extend(PART_SCRATCH, arena_end());
+  store<f64>(plan, arena_part(PART_SCRATCH) as f64, PLAN_SCRATCH_BYTES);
+  store<f64>(plan, (pack_units_offset() + all - left) as f64, PLAN_READ_BYTES);
+  store<f64>(plan, least as f64, PLAN_MINIMUM_BYTES);
+  store<f64>(plan, all == 0 ? 0 : (left as f64) / (all as f64), PLAN_PRUNING_RATE);
+  store<f64>(plan, expected_perplexity(units), PLAN_PERPLEXITY);
+  store<f64>(plan, units, PLAN_KEPT_UNITS);
+  store<f64>(plan, pack_count(HEADER_UNITS), PLAN_UNITS);
+  store<f64>(plan, context, PLAN_CONTEXT);
+  store<f64>(plan, sequences, PLAN_SEQUENCES);
+  store<f64>(plan, rows, PLAN_ROWS);
+  store<f64>(plan, outputs, PLAN_OUTPUTS);
+  store<f64>(plan, measure(pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
+  keep_prefix(units);
+  planned = true;
+}
+
+/** Interpolates the logarithm of the curve's perplexity in the kept bytes; NaN without a curve. */
+function expected_perplexity(units: u32): f64 {
+  const points = pack_count(HEADER_CURVE);
+  if (points == 0) return NaN;
+  let at: u32 = 0;
+  while (at < points && load<u32>(curve_ptr(at), CURVE_UNITS) < units) at++;
+  if (at == points) return load<f32>(curve_ptr(points - 1), CURVE_PERPLEXITY);
+  const above = curve_ptr(at);
+  if (at == 0 || load<u32>(above, CURVE_UNITS) == units) return load<f32>(above, CURVE_PERPLEXITY);
+  const below = curve_ptr(at - 1);
+  const low = unit_bytes_after(load<u32>(below, CURVE_UNITS)) as f64;
+  const high = unit_bytes_after(load<u32>(above, CURVE_UNITS)) as f64;
+  const share = (low - (unit_bytes_after(units) as f64)) / (low - high);
+  const from = Math.log(load<f32>(below, CURVE_PERPLEXITY));
+  const to = Math.log(load<f32>(above, CURVE_PERPLEXITY));
+  return Math.exp(from + share * (to - from));
+}
+
+/** Number of units and kept units of a stack, for a host that shows the cut. */
+export function stack_units(stack: u32): u32 {
+  return load<u32>(stack_ptr(stack), STACK_UNITS);
+}

@@ -1,0 +1,271 @@
+// Chooses the next token from logits. The same settings and seed give the same tokens on every machine. There is one
+// sampler; a host with several sequences swaps its SAMPLER_BYTES at sampler_state(), which are settings and seed alike.
+//
+// In this order, as transformers does: repetition penalty, temperature, top-k, top-p, min-p; each works on what the one
+// before it kept, with probabilities that add up to 1 again. Equal logits: the lower id comes first.
+
+import { STATUS_ARGUMENT, STATUS_OK } from "./abi";
+import { fail } from "./status";
+
+export const SAMPLER_BYTES: u32 = 40;
+const sampler = memory.data(40, 8);
+const TEMPERATURE: usize = 0; // f32; 0 until configured: the best token
+const TOP_K: usize = 4; // u32
+const TOP_P: usize = 8; // f32
+const MIN_P: usize = 12; // f32
+const PENALTY: usize = 16; // f32
+const RANDOM: usize = 24; // u32 [4]
+
+const NOTHING: f32 = -Infinity;
+const LOG2_E: f64 = 1.4426950408889634;
+const LN2_HIGH: f64 = 0.6931471803691238;
+const LN2_LOW: f64 = 1.9082149292705877e-10;
+const EXP_MIN: f64 = -708;
+
+let logits: usize = 0; // f32 [vocabulary], after the penalty; no NaN
+let order: usize = 0; // u32 [kept], a heap with the best at its root
+let heapCount: u32 = 0;
+let highest: f64 = 0;
+let sharpness: f64 = 0; // 1 / temperature
+
+/** Address of the sampler, SAMPLER_BYTES long: copied out and in again, it goes on as if nothing had been between. */
+export function sampler_state(): usize {
+  return sampler;
+}
+
+/**
+ * Sets the sampler up. temperature ≥ 0; 0 takes the best token. topK: how many are
+ * kept, 0 for all. topP in (0, 1]: the least number of best ones that make up this probability. minP in [0, 1]: the
+ * least probability, as a share of the best one's. repetitionPenalty > 0; 1 for none. The seed is one number of 64 bits.
+ */
+export function sampler_configure(
+  temperature: f32,
+  topK: u32,
+  topP: f32,
+  minP: f32,
+  repetitionPenalty: f32,
+  seedLow: u32,
+  seedHigh: u32,
+): i32 {
+  if (!(temperature >= 0 && temperature < Infinity)) return fail(STATUS_ARGUMENT, 0, temperature);
+  if (!(topP > 0 && topP <= 1)) return fail(STATUS_ARGUMENT, 2, topP);
+  if (!(minP >= 0 && minP <= 1)) return fail(STATUS_ARGUMENT, 3, minP);
+  if (!(repetitionPenalty > 0 && repetitionPenalty < Infinity)) return fail(STATUS_ARGUMENT, 4, repetitionPenalty);
+  store<f32>(sampler, temperature, TEMPERATURE);
+  store<u32>(sampler, topK, TOP_K);
+  store<f32>(sampler, topP, TOP_P);
+  store<f32>(sampler, minP, MIN_P);
+  store<f32>(sampler, repetitionPenalty, PENALTY);
+  let seed = ((seedHigh as u64) << 32) | seedLow;
+  for (let i: usize = 0; i < 16; i += 8) {
+    seed += 0x9e3779b97f4a7c15;
+    store<u64>(sampler + RANDOM + i, splitmix(seed));
+  }
+  return STATUS_OK;
+}
+
+/** Working memory, 4-aligned, that sampler_choose needs. */
+export function sampler_scratch_bytes(vocabulary: u32): u32 {
+  return vocabulary << 3;
+}
+
+/**
+ * The next token. logits: f32 [vocabulary > 0], left as they are; NaN and −∞ are never chosen, unless nothing else is
+ * there: then it is token 0. history: u32 [historyLength] ids, those that the repetition penalty is for; ids that are
+ * not in the vocabulary do not count. Takes one random number, none at temperature 0.
+ */
+export function sampler_choose(
+  logitsPtr: usize,
+  vocabulary: u32,
+  historyPtr: usize,
+  historyLength: u32,
+  scratchPtr: usize,
+): i32 {
+  logits = scratchPtr;
+  order = scratchPtr + (vocabulary << 2);
+  penalize(logitsPtr, vocabulary, historyPtr, historyLength, load<f32>(sampler, PENALTY));
+  const best = best_token(vocabulary);
+  const temperature = load<f32>(sampler, TEMPERATURE);
+  if (temperature == 0) return best;
+  const random = random_unit(sampler + RANDOM);
+  if (logit(best) == NOTHING) return best;
+  highest = logit(best);
+  sharpness = 1 / (temperature as f64);
+  const topK = load<u32>(sampler, TOP_K);
+  const limit = topK == 0 ? vocabulary : min(topK, vocabulary);
+  const topP: f64 = load<f32>(sampler, TOP_P);
+  const minP: f64 = load<f32>(sampler, MIN_P);
+  if (limit == vocabulary && topP == 1) return draw_by_id(vocabulary, minP, random);
+  return draw_by_rank(vocabulary, limit, topP, minP, random);
+}
+
+/** Copies the logits without NaN; those of ids in the history lose: positive ones are divided, negative ones multiplied. */
+function penalize(from: usize, vocabulary: u32, historyPtr: usize, historyLength: u32, penalty: f32): void {
+  for (let id: u32 = 0; id < vocabulary; id++) store_logit(id, load<f32>(from + (id << 2)));
+  if (penalty == 1 || penalty == 0) return;
+  for (let i: u32 = 0; i < historyLength; i++) {
+    const id = load<u32>(historyPtr + (i << 2));
+    if (id >= vocabulary) continue;
+    const raw = load<f32>(from + (id << 2)); // not the copy: an id that comes twice loses once
+    store_logit(id, raw > 0 ? raw / penalty : raw * penalty);
+  }
+}
+
+function best_token(vocabulary: u32): u32 {
+  let best: u32 = 0;
+  for (let id: u32 = 1; id < vocabulary; id++) if (logit(id) > logit(best)) best = id;
+  return best;
+}
+
+/** Draws among all tokens of at least minP; the random number goes along the ids. */
+function draw_by_id(vocabulary: u32, minP: f64, random: f64): u32 {
+  const total = total_weight(vocabulary, minP);
+  let rest = random * total;
+  let last: u32 = 0;
+  for (let id: u32 = 0; id < vocabulary; id++) {
+    const share = weight(id);
+    if (share == 0 || share < minP) continue;
+    if (rest < share) return id;
+    rest -= share;
+    last = id; // where rounding runs past the end
+  }
+  return last;
+}
+
+/** Draws among the best tokens, at most `limit`, cut by topP and minP; the random number goes from the best down. */
+function draw_by_rank(vocabulary: u32, limit: u32, topP: f64, minP: f64, random: f64): u32 {
+  // Those below this weight, (1 − topP) × total / vocabulary, cannot be among the best that make up topP.
+  const total = limit < vocabulary ? 0 : total_weight(vocabulary, 0);
+  heap_build(vocabulary, max(minP, ((1 - topP) * total) / vocabulary));
+  let kept: u32 = 0;
+  let sum: f64 = 0;
+  let wanted = topP * total;
+  // The best go to the end of the array that the heap leaves free: kept token i is at order[last − i].
+  const last = heapCount - 1;
+  while (heapCount && kept < limit && (total == 0 || sum < wanted || kept == 0)) {
+    const id = heap_pop();
+    store<u32>(order + (heapCount << 2), id);
+    sum += weight(id);
+    kept++;
+  }
+  if (total == 0) {
+    wanted = topP * sum;
+    let some: f64 = 0;
+    let i: u32 = 0;
+    while (i < kept && (i == 0 || some < wanted)) some += weight(load<u32>(order + ((last - i++) << 2)));
+    kept = i;
+    sum = some;
+  }
+  let rest = random * sum;
+  for (let i: u32 = 0; i + 1 < kept; i++) {
+    const id = load<u32>(order + ((last - i) << 2));
+    const share = weight(id);
+    if (rest < share) return id;
+    rest -= share;
+  }
+  return load<u32>(order + ((last - (kept - 1)) << 2));
+}
+
+/** Sum of the weights that are at least minP. */
+function total_weight(vocabulary: u32, minP: f64): f64 {
+  let total: f64 = 0;
+  for (let id: u32 = 0; id < vocabulary; id++) {
+    const share = weight(id);
+    if (share >= minP) total += share;
+  }
+  return total;
+}
+
+/** Probability of a token as a share of the best one's. */
+function weight(id: u32): f64 {
+  return exp((logit(id) - highest) * sharpness);
+}
+
+/** e^x for x ≤ 0 from basic arithmetic alone, for it must round alike everywhere: x = k·ln 2 + r, then a series in r. */
+function exp(x: f64): f64 {
+  if (!(x > EXP_MIN)) return 0;
+  const k = nearest<f64>(x * LOG2_E);
+  const r = x - k * LN2_HIGH - k * LN2_LOW;
+  let sum: f64 = 1;
+  for (let n: f64 = 13; n > 0; n--) sum = 1 + (sum * r) / n;
+  return sum * reinterpret<f64>(((k as i64) + 1023) << 52);
+}
+
+/** Collects the tokens of at least this weight as a heap. */
+function heap_build(vocabulary: u32, least: f64): void {
+  heapCount = 0;
+  for (let id: u32 = 0; id < vocabulary; id++) {
+    if (logit(id) == NOTHING || (least > 0 && weight(id) < least)) continue;
+    store<u32>(order + (heapCount++ << 2), id);
+  }
+  for (let at = heapCount >>> 1; at-- > 0; ) heap_sink(at, load<u32>(order + (at << 2)));
+}
+
+function heap_pop(): u32 {
+  const best = load<u32>(order);
+  heapCount--;
+  if (heapCount) heap_sink(0, load<u32>(order + (heapCount << 2)));
+  return best;
+}
+
+/** Puts an id at place `at` of the heap, or below. */
+function heap_sink(at: u32, id: u32): void {
+  for (;;) {
+    let child = at * 2 + 1;
+    if (child >= heapCount) break;
+    let below = load<u32>(order + (child << 2));
+    if (child + 1 < heapCount) {
+      const other = load<u32>(order + ((child + 1) << 2));
+      if (is_better(other, below)) {
+        below = other;
+        child++;
+      }
+    }
+    if (!is_better(below, id)) break;
+    store<u32>(order + (at << 2), below);
+    at = child;
+  }
+  store<u32>(order + (at << 2), id);
+}
+
+function is_better(a: u32, b: u32): bool {
+  const first = logit(a);
+  const second = logit(b);
+  return first > second || (first == second && a < b);
+}
+
+function logit(id: u32): f32 {
+  return load<f32>(logits + (id << 2));
+}
+
+/** NaN counts as −∞, +∞ as the largest number. */
+function store_logit(id: u32, value: f32): void {
+  store<f32>(logits + (id << 2), value != value ? NOTHING : min(value, f32.MAX_VALUE));
+}
+
+/** A random number in [0, 1) of 53 bits. */
+function random_unit(state: usize): f64 {
+  const high = (next_random(state) >>> 5) as f64;
+  const low = (next_random(state) >>> 6) as f64;
+  return (high * 67108864 + low) / 9007199254740992;
+}
+
+/** xoshiro128** 1.1 (https://prng.di.unimi.it). state: u32 [4], not all 0. */
+function next_random(state: usize): u32 {
+  const s0 = load<u32>(state);
+  const s1 = load<u32>(state, 4);
+  const s2 = load<u32>(state, 8) ^ s0;
+  const s3 = load<u32>(state, 12) ^ s1;
+  store<u32>(state, s0 ^ s3);
+  store<u32>(state, s1 ^ s2, 4);
+  store<u32>(state, s2 ^ (s1 << 9), 8);
+  store<u32>(state, rotl<u32>(s3, 11), 12);
+  return rotl<u32>(s1 * 5, 7) * 9;
+}
+
+/** Output function of SplitMix64, which turns any seed into good random bits. */
+function splitmix(seed: u64): u64 {
+  seed = (seed ^ (seed >>> 30)) * 0xbf58476d1ce4e5b9;
+  seed = (seed ^ (seed >>> 27)) * 0x94d049bb133111eb;
+  return seed ^ (seed >>> 31);
+}

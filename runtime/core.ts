@@ -1,0 +1,117 @@
+// One instance of the core: the only file that touches WebAssembly. Addresses come out unsigned, failures as
+// SnugErrors, and views of memory are made anew at each use, because growing the memory detaches them.
+
+import { STATUS_OK } from "../assembly/abi";
+import { SnugError, statusError } from "./errors";
+
+const PAGE_BYTES = 65536;
+
+/** The core's exports: numbers in, numbers out. A result below 0 is a status where check() is used on it. */
+export interface CoreExports {
+  pack_prelude_ptr(): number;
+  pack_prelude(fileBytes: number): number;
+  pack_header_ptr(): number;
+  pack_header_bytes(): number;
+  pack_header(): number;
+  pack_field(field: number): number;
+  pack_count(table: number): number;
+  pack_info_ptr(): number;
+  stack_ptr(stack: number): number;
+  cut_kept(stack: number): number;
+  plan_shape(context: number, sequences: number, rows: number, outputs: number): number;
+  plan_memory(bytes: number): number;
+  plan_pruning(rate: number): number;
+  plan_place(): number;
+  plan_ptr(): number;
+  load_reads(): number;
+  load_read(index: number): number;
+  load_read_ptr(): number;
+  load_verify(index: number): number;
+  load_finish(): number;
+  narrow_stack(stack: number, units: number): number;
+  narrow_apply(): number;
+  program_ptr(): number;
+  program_length(): number;
+  rows_ptr(): number;
+  step(rows: number): number;
+  step_begin(rows: number): number;
+  step_ops(first: number, end: number): number;
+  logits_ptr(): number;
+  logits_configure(
+    temperature: number,
+    topK: number,
+    topP: number,
+    minP: number,
+    repeatPenalty: number,
+    seedLow: number,
+    seedHigh: number,
+  ): number;
+  logits_choose(output: number, historyLength: number): number;
+  logits_score(output: number, token: number): number;
+  logits_best(output: number): number;
+  history_ptr(): number;
+  text_ptr(): number;
+  text_capacity(): number;
+  text_encode(bytes: number, first: number, last: number, special: number): number;
+  text_consumed(): number;
+  text_tokens_ptr(): number;
+  text_token_ptr(token: number): number;
+  text_token_length(token: number): number;
+  status_detail_ptr(): number;
+}
+
+export class Core {
+  readonly exports: CoreExports;
+  readonly #memory: WebAssembly.Memory;
+  readonly #name: string;
+
+  /** `name`: of the pack, for messages. */
+  constructor(module: WebAssembly.Module, name: string) {
+    this.#name = name;
+    const initial = 2;
+    this.#memory = new WebAssembly.Memory({ initial, maximum: 65536 });
+    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
+    this.exports = instance.exports as unknown as CoreExports;
+  }
+
+  /** What the memory has grown to. */
+  get memoryBytes(): number {
+    return this.#memory.buffer.byteLength;
+  }
+
+  /** Passes a result on, or throws what a negative status means. */
+  check(result: number): number {
+    if (result >= STATUS_OK) return result;
+    const detail = new DataView(this.#memory.buffer, this.exports.status_detail_ptr() >>> 0, 16);
+    throw statusError(result, detail.getFloat64(0, true), detail.getFloat64(8, true), this.#name);
+  }
+
+  bytes(ptr: number, length: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#memory.buffer, ptr >>> 0, length);
+  }
+
+  view(ptr: number, length: number): DataView<ArrayBuffer> {
+    return new DataView(this.#memory.buffer, ptr >>> 0, length);
+  }
+
+  floats(ptr: number, count: number): Float32Array<ArrayBuffer> {
+    return new Float32Array(this.#memory.buffer, ptr >>> 0, count);
+  }
+
+  words(ptr: number, count: number): Uint32Array<ArrayBuffer> {
+    return new Uint32Array(this.#memory.buffer, ptr >>> 0, count);
+  }
+}
+
+/** Runs `call`; a trap inside the core is a bug of ours, and says so. */
+export function guarded<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (cause) {
+    if (cause instanceof WebAssembly.RuntimeError)
+      throw new SnugError("internal", `the core trapped (${cause.message}): please report this`, { cause });
+    throw cause;
+  }
+}
+
+export { PAGE_BYTES };

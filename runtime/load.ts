@@ -1,0 +1,59 @@
+// Carries out a plan's reads: from the source straight to their places in the core's memory, the next one under way
+// while the last one is checked.
+
+import { READ_ADDRESS, READ_BYTES, READ_LENGTH, READ_OFFSET } from "../assembly/abi";
+import { type Core, guarded } from "./core";
+import { SnugError } from "./errors";
+import type { Host, Source } from "./host";
+import type { Plan } from "./plan";
+
+export interface LoadProgress {
+  readonly readBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface LoadOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: LoadProgress) => void;
+}
+
+export async function loadPlan(core: Core, source: Source, host: Host, plan: Plan, options: LoadOptions) {
+  const { exports } = core;
+  throwIfAborted(options.signal);
+  guarded(() => core.check(exports.plan_place()));
+  const reads = exports.load_reads();
+  const describe = (index: number) => {
+    guarded(() => core.check(exports.load_read(index)));
+    const read = core.view(exports.load_read_ptr(), READ_BYTES);
+    return {
+      offset: read.getFloat64(READ_OFFSET, true),
+      length: read.getFloat64(READ_LENGTH, true),
+      address: read.getFloat64(READ_ADDRESS, true),
+    };
+  };
+  const start = (index: number) => {
+    const { offset, length, address } = describe(index);
+    const done = source.read(offset, core.bytes(address, length));
+    done.catch(() => {}); // awaited below: a failure before that is not unhandled
+    return { done, length };
+  };
+  // The prelude and the header were read when the pack was opened.
+  let readBytes = plan.readBytes;
+  for (let i = 0; i < reads; i++) readBytes -= describe(i).length;
+  let next = reads > 0 ? start(0) : undefined;
+  for (let index = 0; next !== undefined; index++) {
+    const { done, length } = next;
+    await done;
+    throwIfAborted(options.signal);
+    next = index + 1 < reads ? start(index + 1) : undefined;
+    guarded(() => core.check(exports.load_verify(index)));
+    readBytes += length;
+    options.onProgress?.({ readBytes, totalBytes: plan.readBytes });
+  }
+  await host.pause();
+  guarded(() => core.check(exports.load_finish()));
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new SnugError("aborted", "stopped by the caller", { cause: signal.reason });
+}

@@ -1,0 +1,146 @@
+// A loaded model: text and tokens in, text and tokens out.
+
+import {
+  HEADER_BEGIN_TOKEN,
+  HEADER_END_TOKENS,
+  HEADER_VOCABULARY,
+  NONE,
+} from "../packs/format";
+import { type Message, renderChat } from "./chat";
+import { type Core, guarded } from "./core";
+import { SnugError } from "./errors";
+import { type GenerateOptions, Generation, type Generator, writeRows } from "./generation";
+import type { Host } from "./host";
+import type { Info } from "./info";
+import type { Plan } from "./plan";
+
+export interface Score {
+  /** Sum of −ln p of each token after the first. */
+  readonly loss: number;
+  /** How many of them were the likeliest. */
+  readonly topOne: number;
+  /** How many there were. */
+  readonly tokens: number;
+}
+
+export class Model implements Generator {
+  readonly plan: Plan;
+  readonly info: Info;
+  readonly host: Host;
+  readonly vocabulary: number;
+  readonly endTokens: ReadonlySet<number>;
+  readonly #beginToken: number | undefined;
+  #core: Core | undefined;
+
+  constructor(core: Core, host: Host, plan: Plan, info: Info) {
+    this.#core = core;
+    this.host = host;
+    this.plan = plan;
+    this.info = info;
+    const field = (offset: number) => core.exports.pack_field(offset) >>> 0;
+    this.vocabulary = field(HEADER_VOCABULARY);
+    this.#beginToken = field(HEADER_BEGIN_TOKEN) === NONE ? undefined : field(HEADER_BEGIN_TOKEN);
+    const ends = Array.from({ length: field(HEADER_END_TOKENS) }, (_, i) => field(HEADER_END_TOKENS + 4 + i * 4));
+    this.endTokens = new Set(ends);
+  }
+
+  get core(): Core {
+    if (this.#core === undefined) throw new SnugError("usage", "this model was disposed");
+    return this.#core;
+  }
+
+  /** What the model's memory has grown to: the plan's totalBytes. */
+  get memoryBytes(): number {
+    return this.core.memoryBytes;
+  }
+
+  /** Continues a prompt: text, or token ids that are taken as they are. */
+  generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    return new Generation(this, typeof prompt === "string" ? this.prompt(prompt) : prompt, options);
+  }
+
+  /** Answers a chat's last turn, through the pack's chat template. */
+  chat(messages: readonly Message[], options: GenerateOptions = {}): Generation {
+    return this.generate(this.encode(renderChat(this.info, messages)), options);
+  }
+
+  /** The token ids of a prompt: the model's begin token, if it has one, then the text. */
+  prompt(text: string): number[] {
+    return [...(this.#beginToken === undefined ? [] : [this.#beginToken]), ...this.encode(text)];
+  }
+
+  /** The token ids of a text; special tokens written out in it are recognised. */
+  encode(text: string): number[] {
+    const core = this.core;
+    const { exports } = core;
+    const capacity = exports.text_capacity();
+    if (capacity === 0)
+      throw new SnugError("unsupported", `${this.info.name} has no tokenizer: give token ids instead of text`);
+    const bytes = new TextEncoder().encode(text);
+    const tokens: number[] = [];
+    for (let at = 0; at < bytes.length; ) {
+      const piece = bytes.subarray(at, at + capacity);
+      core.bytes(exports.text_ptr(), piece.length).set(piece);
+      const last = at + piece.length === bytes.length;
+      const count = guarded(() => core.check(exports.text_encode(piece.length, at === 0 ? 1 : 0, last ? 1 : 0, 1)));
+      for (const token of core.words(exports.text_tokens_ptr(), count)) tokens.push(token);
+      at += exports.text_consumed();
+    }
+    return tokens;
+  }
+
+  decode(tokens: readonly number[]): string {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return tokens.map((token) => decoder.decode(this.tokenBytes(token), { stream: true })).join("") + decoder.decode();
+  }
+
+  /** The bytes that a token stands for: none for ids without a text. */
+  tokenBytes(token: number): Uint8Array {
+    const { exports } = this.core;
+    if (!Number.isInteger(token) || token < 0 || token >= this.vocabulary)
+      throw new SnugError("usage", `token id ${token} is not below the vocabulary's ${this.vocabulary}`);
+    return this.core.bytes(exports.text_token_ptr(token), exports.text_token_length(token)).slice();
+  }
+
+  /** Scores a text's tokens, each against the model's prediction from those before it. Wants a plan with outputs. */
+  score(tokens: ArrayLike<number>): Score {
+    const core = this.core;
+    let loss = 0;
+    let topOne = 0;
+    this.#forward(tokens, (output, position) => {
+      if (position + 1 >= tokens.length) return;
+      const next = tokens[position + 1] as number;
+      loss -= core.exports.logits_score(output, next);
+      if (core.exports.logits_best(output) === next) topOne++;
+    });
+    return { loss, topOne, tokens: Math.max(0, tokens.length - 1) };
+  }
+
+  /** The logits of every position: f32 [vocabulary], valid during the call. Wants a plan with outputs. */
+  logits(tokens: ArrayLike<number>, visit: (logits: Float32Array, position: number) => void): void {
+    const core = this.core;
+    this.#forward(tokens, (output, position) => {
+      const ptr = (core.exports.logits_ptr() >>> 0) + output * this.vocabulary * 4;
+      visit(core.floats(ptr, this.vocabulary), position);
+    });
+  }
+
+  /** Frees the memory; every later call is refused. */
+  dispose(): void {
+    this.#core = undefined;
+  }
+
+  #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): void {
+    const core = this.core;
+    if (tokens.length === 0) throw new SnugError("usage", "there are no tokens");
+    if (tokens.length > this.plan.context)
+      throw new SnugError("context", `${tokens.length} tokens do not fit a context of ${this.plan.context}`);
+    const rows = Math.min(this.plan.rows, this.plan.options.outputs ?? 1);
+    for (let at = 0; at < tokens.length; at += rows) {
+      const chunk = Array.prototype.slice.call(tokens, at, at + rows) as number[];
+      writeRows(core, chunk, at, () => true);
+      guarded(() => core.check(core.exports.step(chunk.length)));
+      for (let row = 0; row < chunk.length; row++) visit(row, at + row);
+    }
+  }
+}

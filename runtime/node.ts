@@ -1,0 +1,111 @@
+// Node as a host: files, the modules beside the bundle, and what memory the machine can spare.
+
+import { readFileSync } from "node:fs";
+import { open, readFile } from "node:fs/promises";
+import { freemem } from "node:os";
+import { setImmediate } from "node:timers/promises";
+import { SnugError } from "./errors";
+import type { Host, Source, SpareMemory } from "./host";
+
+// Of what is free, this share is left to the rest of the machine; of that, NODE_BYTES to Node itself.
+const SPARE_SHARE = 0.8;
+const NODE_BYTES = 100e6;
+
+export const nodeHost: Host = { openSource, loadModule, spareMemory, pause: () => setImmediate() };
+
+async function openSource(location: string): Promise<Source> {
+  const file = await open(location, "r").catch((cause: NodeJS.ErrnoException) => {
+    throw new SnugError("source", `cannot read ${location}: ${reason(cause)}`, { cause });
+  });
+  try {
+    const stat = await file.stat();
+    if (!stat.isFile()) throw new SnugError("source", `${location} is not a file: give the path of a .snug pack`);
+    return {
+      name: location,
+      size: stat.size,
+      async read(offset, target) {
+        for (let done = 0; done < target.length; ) {
+          const { bytesRead } = await file.read(target, done, target.length - done, offset + done);
+          if (bytesRead === 0)
+            throw new SnugError("source", `${location} ended at byte ${offset + done} while it was being read`);
+          done += bytesRead;
+        }
+      },
+      close: () => file.close(),
+    };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function loadModule(file: string): Promise<WebAssembly.Module> {
+  const bytes = await readFile(new URL(file, import.meta.url)).catch((cause: NodeJS.ErrnoException) => {
+    throw new SnugError("source", `cannot read ${file} beside the program (${reason(cause)}): run npm run build`, { cause });
+  });
+  return WebAssembly.compile(bytes);
+}
+
+/** The least of what the machine, the cgroup and the process limit leave free. */
+function spareMemory(): SpareMemory {
+  let free = available();
+  let how = "free memory of the machine";
+  const group = cgroupFree();
+  if (group !== undefined && group < free) {
+    free = group;
+    how = "what the control group's limit leaves";
+  }
+  const bytes = Math.max(0, Math.floor(free * SPARE_SHARE - NODE_BYTES));
+  return { bytes, how: `${SPARE_SHARE * 100}% of ${how} (${Math.round(free / 1e6)} MB) less ${NODE_BYTES / 1e6} MB for Node` };
+}
+
+/** Memory that can be had without swapping. os.freemem() leaves out what caches would give back. */
+function available(): number {
+  const line = /^MemAvailable:\s+(\d+) kB$/m.exec(readText("/proc/meminfo") ?? "");
+  return line?.[1] === undefined ? freemem() : Number(line[1]) * 1024;
+}
+
+/** What the limits of the control groups that hold this process leave free, or undefined without limits. */
+function cgroupFree(): number | undefined {
+  let least: number | undefined;
+  for (const line of (readText("/proc/self/cgroup") ?? "").split("\n")) {
+    const [, controllers, path] = line.split(":", 3);
+    if (path === undefined) continue;
+    const v2 = controllers === "";
+    if (!v2 && !controllers?.split(",").includes("memory")) continue;
+    const root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    // A parent's limit counts too; in a container the path may be the outer one, and the root is what is mounted.
+    const parts = path.split("/").filter((part) => part !== "" && part !== "..");
+    for (let depth = parts.length; depth >= 0; depth--) {
+      const folder = [root, ...parts.slice(0, depth)].join("/");
+      const limit = readNumber(`${folder}/${v2 ? "memory.max" : "memory.limit_in_bytes"}`);
+      const used = readNumber(`${folder}/${v2 ? "memory.current" : "memory.usage_in_bytes"}`);
+      if (limit === undefined || used === undefined || limit > 2 ** 50) continue;
+      // Cached files count as used but are given back when memory runs short.
+      const cached = /^(?:total_)?inactive_file (\d+)$/m.exec(readText(`${folder}/memory.stat`) ?? "");
+      const free = Math.max(0, limit - used + Number(cached?.[1] ?? 0));
+      least = Math.min(least ?? free, free);
+    }
+  }
+  return least;
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+function readNumber(path: string): number | undefined {
+  const text = readText(path)?.trim();
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
+}
+
+function reason(cause: NodeJS.ErrnoException): string {
+  if (cause.code === "ENOENT") return "there is no such file";
+  if (cause.code === "EACCES") return "permission denied";
+  if (cause.code === "EISDIR") return "it is a folder";
+  return cause.message;
+}

@@ -1,0 +1,94 @@
+// An opened pack: its header in a core of its own, which answers what fits; loading makes another core, of exactly
+// the planned size.
+
+import { HEADER_CONTEXT, HEADER_INFO, HEADER_LAYERS, HEADER_UNITS, HEADER_VOCABULARY, PRELUDE_BYTES } from "../packs/format";
+import { Core, guarded } from "./core";
+import { SnugError } from "./errors";
+import type { Host, Source } from "./host";
+import { type Info, parseInfo } from "./info";
+import { type LoadOptions, loadPlan } from "./load";
+import { Model } from "./model";
+import { makePlan, type Plan, type PlanOptions } from "./plan";
+
+export class Pack {
+  readonly info: Info;
+  readonly layers: number;
+  readonly vocabulary: number;
+  /** Most positions that the model was made for. */
+  readonly maximumContext: number;
+  readonly units: number;
+  /** Bytes of the file. */
+  readonly size: number;
+  readonly #core: Core;
+  readonly #source: Source;
+  readonly #host: Host;
+  readonly #module: WebAssembly.Module;
+
+  private constructor(core: Core, source: Source, host: Host, module: WebAssembly.Module) {
+    this.#core = core;
+    this.#source = source;
+    this.#host = host;
+    this.#module = module;
+    this.size = source.size;
+    const { exports } = core;
+    this.layers = exports.pack_field(HEADER_LAYERS);
+    this.vocabulary = exports.pack_field(HEADER_VOCABULARY);
+    this.maximumContext = exports.pack_field(HEADER_CONTEXT);
+    this.units = exports.pack_count(HEADER_UNITS);
+    const json = core.bytes(exports.pack_info_ptr(), exports.pack_count(HEADER_INFO));
+    this.info = parseInfo(new TextDecoder().decode(json), source.name);
+  }
+
+  /** Reads and checks the prelude and the header. */
+  static async open(source: Source, host: Host): Promise<Pack> {
+    const module = await host.loadModule("core.wasm");
+    const core = new Core(module, source.name);
+    const { exports } = core;
+    const prelude = new Uint8Array(PRELUDE_BYTES);
+    await source.read(0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
+    core.bytes(exports.pack_prelude_ptr(), PRELUDE_BYTES).set(prelude);
+    const headerBytes = guarded(() => core.check(exports.pack_prelude(source.size)));
+    const header = new Uint8Array(headerBytes);
+    await source.read(PRELUDE_BYTES, header);
+    core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
+    guarded(() => core.check(exports.pack_header()));
+    guarded(() => core.check(exports.plan_shape(0, 0, 0, 0)));
+    return new Pack(core, source, host, module);
+  }
+
+  /** What a budget, a pruning rate, or nothing (everything is kept) comes to. Pure: nothing is read or loaded. */
+  plan(options: PlanOptions = {}): Plan {
+    return makePlan(this.#core, options);
+  }
+
+  /**
+   * Loads what a plan keeps. Without a plan: what fits the memory that the host can spare, or everything if that is
+   * less; see spare().
+   */
+  async load(plan: Plan = this.plan({ memory: this.spare().bytes }), options: LoadOptions = {}): Promise<Model> {
+    const core = new Core(this.#module, this.#source.name);
+    const headerBytes = this.#core.exports.pack_header_bytes();
+    core
+      .bytes(core.exports.pack_prelude_ptr(), PRELUDE_BYTES)
+      .set(this.#core.bytes(this.#core.exports.pack_prelude_ptr(), PRELUDE_BYTES));
+    guarded(() => core.check(core.exports.pack_prelude(this.#source.size)));
+    core
+      .bytes(core.exports.pack_header_ptr(), headerBytes)
+      .set(this.#core.bytes(this.#core.exports.pack_header_ptr(), headerBytes));
+    guarded(() => core.check(core.exports.pack_header()));
+    const again = makePlan(core, plan.options);
+    if (again.totalBytes !== plan.totalBytes || again.keptUnits !== plan.keptUnits)
+      throw new SnugError("usage", "this plan was made for another pack: plan with the pack that is loaded");
+    await loadPlan(core, this.#source, this.#host, plan, options);
+    return new Model(core, this.#host, plan, this.info);
+  }
+
+  /** Memory that the host can spare, and how that was found out. */
+  spare() {
+    return this.#host.spareMemory();
+  }
+
+  async close(): Promise<void> {
+    await this.#source.close?.();
+  }
+}

@@ -1,0 +1,189 @@
+// A plan as a host sees it: the numbers that the core computed (assembly/plan.ts), and the options that made them.
+
+import {
+  PLAN_BYTES,
+  PLAN_CONTEXT,
+  PLAN_CORE_BYTES,
+  PLAN_KEPT_UNITS,
+  PLAN_KV_BYTES,
+  PLAN_MAXIMUM_BYTES,
+  PLAN_MEMORY_BYTES,
+  PLAN_MINIMUM_BYTES,
+  PLAN_PERPLEXITY,
+  PLAN_PRUNING_RATE,
+  PLAN_READ_BYTES,
+  PLAN_ROWS,
+  PLAN_SCRATCH_BYTES,
+  PLAN_STATE_BYTES,
+  PLAN_TOTAL_BYTES,
+  PLAN_UNITS,
+  PLAN_WEIGHTS_BYTES,
+} from "../assembly/abi";
+import {
+  HEADER_LAYERS,
+  HEADER_STACKS,
+  KIND_MLP,
+  KIND_QK,
+  KIND_VO,
+  STACK_BYTES,
+  STACK_CHANNELS,
+  STACK_KIND,
+  STACK_LAYER,
+  STACK_UNIT_BYTES,
+  STACK_UNITS,
+} from "../packs/format";
+import { type Core, guarded } from "./core";
+import { SnugError } from "./errors";
+
+export interface PlanOptions {
+  /** Bytes, or a string such as "600MB", "0.6GB" (decimal) or "512MiB". Absent: see `pruning`. */
+  readonly memory?: number | string;
+  /** Share of the prunable weights to leave out at most, 0 … 1. Not together with `memory`. Default 0. */
+  readonly pruning?: number;
+  /** Positions of a sequence. Default 2048, or the model's most if that is less. */
+  readonly context?: number;
+  /** Most rows of a step: the length of a prefill chunk. Default 64. */
+  readonly rows?: number;
+  /** Most rows of a step that want logits. Default 1. */
+  readonly outputs?: number;
+}
+
+export type Kind = "qk" | "vo" | "mlp";
+
+/** What a plan keeps of one kind of units in one layer. */
+export interface StackPlan {
+  readonly kind: Kind;
+  readonly keptUnits: number;
+  readonly units: number;
+  /** Of each head, or of the MLP. */
+  readonly keptChannels: number;
+  readonly channels: number;
+  readonly unitBytes: number;
+}
+
+export interface LayerPlan {
+  readonly layer: number;
+  readonly stacks: readonly StackPlan[];
+}
+
+/** Sizes in bytes. The parts (core, weights, kv, state, scratch) add up to totalBytes. */
+export interface Plan {
+  readonly memoryBytes: number;
+  readonly totalBytes: number;
+  readonly coreBytes: number;
+  readonly weightsBytes: number;
+  readonly kvBytes: number;
+  readonly stateBytes: number;
+  readonly scratchBytes: number;
+  readonly readBytes: number;
+  readonly pruningRate: number;
+  readonly keptUnits: number;
+  readonly units: number;
+  /** On the calibration text, from the pack's quality curve; null if the pack has none. */
+  readonly expectedPerplexity: number | null;
+  readonly minimumBytes: number;
+  readonly maximumBytes: number;
+  readonly context: number;
+  readonly rows: number;
+  readonly layers: readonly LayerPlan[];
+  readonly options: PlanOptions;
+}
+
+const KIND_NAMES: Readonly<Record<number, Kind>> = { [KIND_QK]: "qk", [KIND_VO]: "vo", [KIND_MLP]: "mlp" };
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KIB: 1024,
+  MIB: 1024 ** 2,
+  GIB: 1024 ** 3,
+};
+
+/** Bytes of a size such as 600000000, "600MB", "0.6 GB" or "512MiB". */
+export function parseSize(size: number | string): number {
+  const match = typeof size === "string" ? /^\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*$/i.exec(size) : null;
+  const unit = match ? UNITS[(match[2] ?? "").toUpperCase()] : 1;
+  const bytes = match ? Math.floor(Number(match[1]) * (unit ?? Number.NaN)) : Number(size);
+  if (typeof size === "string" && !match) throw sizeError(size);
+  if (!Number.isFinite(bytes) || bytes < 0) throw sizeError(size);
+  return bytes;
+}
+
+function sizeError(size: number | string): SnugError {
+  return new SnugError("usage", `"${size}" is not a size: give bytes, or a number with KB, MB, GB, KiB, MiB or GiB`);
+}
+
+/** Plans in a core that has read a header. Without memory and pruning everything is kept. */
+export function makePlan(core: Core, options: PlanOptions): Plan {
+  if (options.memory !== undefined && options.pruning !== undefined)
+    throw new SnugError("usage", "give memory or pruning, not both");
+  const count = (name: "context" | "rows" | "outputs") => {
+    const value = options[name] ?? 0;
+    if (!Number.isInteger(value) || value < 0 || (options[name] !== undefined && value === 0) || value > 2 ** 31)
+      throw new SnugError("usage", `${name} must be a whole number above 0, not ${options[name]}`);
+    return value;
+  };
+  const { exports } = core;
+  return guarded(() => {
+    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs")));
+    if (options.memory !== undefined) {
+      core.check(exports.plan_memory(parseSize(options.memory)));
+    } else {
+      const rate = options.pruning ?? 0;
+      if (!(rate >= 0 && rate <= 1))
+        throw new SnugError("usage", `a pruning rate is between 0 and 1, such as 0.25, not ${rate}`);
+      core.check(exports.plan_pruning(rate));
+    }
+    return readPlan(core, options);
+  });
+}
+
+function readPlan(core: Core, options: PlanOptions): Plan {
+  const view = core.view(core.exports.plan_ptr(), PLAN_BYTES);
+  const at = (offset: number) => view.getFloat64(offset, true);
+  const perplexity = at(PLAN_PERPLEXITY);
+  return {
+    memoryBytes: at(PLAN_MEMORY_BYTES),
+    totalBytes: at(PLAN_TOTAL_BYTES),
+    coreBytes: at(PLAN_CORE_BYTES),
+    weightsBytes: at(PLAN_WEIGHTS_BYTES),
+    kvBytes: at(PLAN_KV_BYTES),
+    stateBytes: at(PLAN_STATE_BYTES),
+    scratchBytes: at(PLAN_SCRATCH_BYTES),
+    readBytes: at(PLAN_READ_BYTES),
+    pruningRate: at(PLAN_PRUNING_RATE),
+    keptUnits: at(PLAN_KEPT_UNITS),
+    units: at(PLAN_UNITS),
+    expectedPerplexity: Number.isNaN(perplexity) ? null : perplexity,
+    minimumBytes: at(PLAN_MINIMUM_BYTES),
+    maximumBytes: at(PLAN_MAXIMUM_BYTES),
+    context: at(PLAN_CONTEXT),
+    rows: at(PLAN_ROWS),
+    layers: readLayers(core),
+    options,
+  };
+}
+
+function readLayers(core: Core): LayerPlan[] {
+  const layers = Array.from({ length: core.exports.pack_field(HEADER_LAYERS) }, (_, layer) => ({
+    layer,
+    stacks: [] as StackPlan[],
+  }));
+  const stacks = core.exports.pack_count(HEADER_STACKS);
+  for (let stack = 0; stack < stacks; stack++) {
+    const record = core.view(core.exports.stack_ptr(stack), STACK_BYTES);
+    const at = (offset: number) => record.getUint32(offset, true);
+    const keptUnits = core.exports.cut_kept(stack);
+    layers[at(STACK_LAYER)]?.stacks.push({
+      kind: KIND_NAMES[at(STACK_KIND)] as Kind,
+      keptUnits,
+      units: at(STACK_UNITS),
+      keptChannels: keptUnits * at(STACK_CHANNELS),
+      channels: at(STACK_UNITS) * at(STACK_CHANNELS),
+      unitBytes: at(STACK_UNIT_BYTES),
+    });
+  }
+  return layers;
+}
