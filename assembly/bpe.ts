@@ -45,7 +45,7 @@ export function bpe_encode(bytes: usize, count: u32, work: usize): u32 {
 
 /** Writes the tokens of the last bpe_encode to out: u32 [as many as it returned]. */
 export function bpe_take(out: usize): void {
-  for (let i: u32 = 0; i != NONE; out += 4) {
+  for (let i: u32 = 0; i !== NONE; out += 4) {
     const node = nodes + i * NODE_BYTES;
     store<u32>(out, load<u32>(node, NODE_TOKEN));
     i = load<u32>(node, NODE_NEXT);
@@ -57,20 +57,20 @@ function merge(i: u32, rank: u32): bool {
   const node = nodes + i * NODE_BYTES;
   const token = load<u32>(node, NODE_TOKEN);
   const next = load<u32>(node, NODE_NEXT);
-  if (token == NONE || next == NONE) return false;
+  if (token === NONE || next === NONE) return false;
   const right = nodes + next * NODE_BYTES;
   const found = merge_find(token, load<u32>(right, NODE_TOKEN));
-  if (!found || load<u32>(found, MERGE_RANK) != rank) return false;
+  if (!found || load<u32>(found, MERGE_RANK) !== rank) return false;
   const after = load<u32>(right, NODE_NEXT);
   store<u32>(node, load<u32>(found, MERGE_MERGED), NODE_TOKEN);
   store<u32>(node, after, NODE_NEXT);
   store<u32>(right, NONE, NODE_TOKEN);
-  if (after != NONE) {
+  if (after !== NONE) {
     store<u32>(nodes + after * NODE_BYTES, i, NODE_PREVIOUS);
     offer(i);
   }
   const previous = load<u32>(node, NODE_PREVIOUS);
-  if (previous != NONE) offer(previous);
+  if (previous !== NONE) offer(previous);
   return true;
 }
 

@@ -63,7 +63,7 @@ export function characters_read(
     const point = decoded & POINT_MASK;
     if (!nfc) append(point, at);
     else {
-      if (unicode_combining(point) == COMBINING_NONE) {
+      if (unicode_combining(point) === COMBINING_NONE) {
         compose(symbols, cut);
         symbols = 0;
         cut = at;
@@ -92,16 +92,16 @@ export function utf8_decode(at: usize, end: usize): u32 {
     if (lead > 0xf4) return REPLACEMENT | (1 << DECODED_LENGTH_SHIFT);
     more = 3;
     point = lead & 7;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
+    if (lead === 0xf0) low = 0x90;
+    if (lead === 0xf4) high = 0x8f;
   } else if (lead >= 0xe0) {
     more = 2;
     point = lead & 15;
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
+    if (lead === 0xe0) low = 0xa0;
+    if (lead === 0xed) high = 0x9f;
   } else if (lead < 0xc2) return REPLACEMENT | (1 << DECODED_LENGTH_SHIFT);
   for (let length: u32 = 1; length <= more; length++) {
-    if (at + length == end) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT) | INCOMPLETE;
+    if (at + length === end) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT) | INCOMPLETE;
     const next: u32 = load<u8>(at + length);
     if (next < low || next > high) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT);
     point = (point << 6) | (next & 0x3f);

@@ -32,4 +32,12 @@ export { program_length, program_ptr } from "./program";
 export { logits_best, logits_choose, logits_score } from "./sample";
 export { sampler_configure as logits_configure } from "./sampler";
 export { status_detail_ptr } from "./status";
-export { text_capacity, text_consumed, text_encode, text_ptr, text_token_length, text_token_ptr, text_tokens_ptr } from "./text";
+export {
+  text_capacity,
+  text_consumed,
+  text_encode,
+  text_ptr,
+  text_token_length,
+  text_token_ptr,
+  text_tokens_ptr,
+} from "./text";

@@ -10,7 +10,6 @@ import {
   FIXED_CHUNK_BYTES,
   HEADER_FIXED_TENSORS,
   NONE,
-  PRELUDE_BYTES,
   ROLE_TOKENIZER,
   ROW_TILE,
   STACK_TENSOR,
@@ -43,7 +42,7 @@ import {
   group_bytes,
   pack_field,
   pack_fixed_bytes,
-  pack_header_bytes,
+  pack_fixed_offset,
   pack_units_offset,
   stack_ptr,
   tensor_ptr,
@@ -56,7 +55,7 @@ import { text_open } from "./text";
 import { xxh64 } from "./xxhash";
 
 const read = memory.data(READ_BYTES, 8);
-// The unit that was described last, so that reads in order cost no search.
+// The unit that was described last: from there it is not far to the next, or to the one before.
 let lastUnit: u32 = 0;
 let lastOffset: u64 = 0;
 let ready = false;
@@ -77,17 +76,18 @@ export function load_read(index: u32): i32 {
   if (index >= load_reads()) return fail(STATUS_ARGUMENT, 0, index);
   if (index < chunks()) {
     const offset = (index as u64) * FIXED_CHUNK_BYTES;
-    store<f64>(read, ((PRELUDE_BYTES as u64) + pack_header_bytes() + offset) as f64, READ_OFFSET);
+    store<f64>(read, (pack_fixed_offset() + offset) as f64, READ_OFFSET);
     store<f64>(read, min<u64>(FIXED_CHUNK_BYTES, pack_fixed_bytes() - offset) as f64, READ_LENGTH);
     store<f64>(read, (fixed_ptr() + (offset as usize)) as f64, READ_ADDRESS);
     return 0;
   }
   const unit = index - chunks();
-  if (unit == 0 || unit < lastUnit) {
+  if (unit == 0 || lastOffset == 0) {
     lastUnit = 0;
     lastOffset = pack_units_offset();
   }
   for (; lastUnit < unit; lastUnit++) lastOffset += unit_bytes(lastUnit);
+  for (; lastUnit > unit; lastUnit--) lastOffset -= unit_bytes(lastUnit - 1);
   store<f64>(read, lastOffset as f64, READ_OFFSET);
   store<f64>(read, unit_bytes(unit), READ_LENGTH);
   store<f64>(read, unit_address(unit) as f64, READ_ADDRESS);
@@ -117,7 +117,7 @@ export function load_finish(): i32 {
   for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
     const tensor = tensor_ptr(i);
     if (!is_finite(tensor, fixed_ptr())) {
-      const offset = (PRELUDE_BYTES as u64) + pack_header_bytes() + load<u64>(tensor, TENSOR_OFFSET);
+      const offset = pack_fixed_offset() + load<u64>(tensor, TENSOR_OFFSET);
       return fail(STATUS_NUMBER, offset as f64, load<u64>(tensor, TENSOR_LENGTH) as f64);
     }
   }

@@ -4,7 +4,8 @@
 import { ALIGN } from "../packs/format";
 
 export const PAGE_BYTES: u32 = 65536;
-const ADDRESS_END: u64 = 0x100000000;
+/** What 32 bits can address: no plan is larger. */
+export const ADDRESS_END: u64 = 0x100000000;
 
 /** Where a laid-out part is counted in the plan. */
 export const PART_CORE: u32 = 0;

@@ -132,7 +132,7 @@ export function pack_prelude(fileBytes: f64): i32 {
   if (fileBytes < (sourceBytes as f64)) return fail(STATUS_TRUNCATED, sourceBytes as f64, fileBytes);
 
   header = arena_base();
-  const end = (header as u64) + headerBytes + tables_bytes_max();
+  const end = (header as u64) + headerBytes;
   if (!memory_reach(end)) return fail(STATUS_MEMORY, end as f64, 0);
   return headerBytes as i32;
 }
@@ -148,6 +148,7 @@ export function pack_header(): i32 {
   if (xxh64(header, headerBytes) != load<u64>(prelude, PRELUDE_HEADER_HASH))
     return fail(STATUS_CHECKSUM, PRELUDE_BYTES, headerBytes);
   let status = check_fields();
+  if (status == 0) status = make_tables();
   if (status == 0) status = check_tensors();
   if (status == 0) status = check_stacks();
   if (status == 0) status = check_units();
@@ -168,9 +169,14 @@ export function pack_fixed_bytes(): u64 {
   return fixedBytes;
 }
 
+/** Where the fixed part starts in the file. */
+export function pack_fixed_offset(): u64 {
+  return (PRELUDE_BYTES as u64) + headerBytes;
+}
+
 /** Where the first unit starts in the file. */
 export function pack_units_offset(): u64 {
-  return (PRELUDE_BYTES as u64) + headerBytes + fixedBytes;
+  return pack_fixed_offset() + fixedBytes;
 }
 
 /** A u32 field of the header, HEADER_*. */
@@ -292,9 +298,10 @@ function tensor_length(tensor: usize): u64 {
   return (tiles as u64) * (cols / group) * group_bytes(dtype, group);
 }
 
-// Room behind the header for the tables of plan.ts: at most as many stacks as records fit in the header.
-function tables_bytes_max(): u32 {
-  return (headerBytes / STACK_BYTES + 1) * STACK_TABLE_BYTES + ALIGN;
+/** Makes room behind the header for the tables of cut.ts. */
+function make_tables(): i32 {
+  const end = (header as u64) + headerBytes + (pack_count(HEADER_STACKS) as u64) * STACK_TABLE_BYTES;
+  return memory_reach(end) ? 0 : fail(STATUS_MEMORY, end as f64, 0);
 }
 
 function entry(table: u32, index: u32, bytes: u32): usize {
@@ -414,7 +421,7 @@ function check_stacks(): i32 {
 function check_units(): i32 {
   const stacks = pack_count(HEADER_STACKS);
   const count = pack_count(HEADER_UNITS);
-  const next = header + headerBytes; // u32 [stacks]: the room that pack_prelude made behind the header
+  const next = header + headerBytes; // u32 [stacks]: the room that make_tables() made
   memory.fill(next, 0, stacks * 4);
   let offset = pack_units_offset();
   for (let i: u32 = 0; i < count; i++) {

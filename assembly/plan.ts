@@ -49,6 +49,7 @@ import {
 import { cut_keep, cut_kept, cut_load, cut_loaded, fixed_place, stack_place } from "./cut";
 import { cache_shape } from "./kv-cache";
 import {
+  ADDRESS_END,
   arena_at_least,
   arena_end,
   arena_extend,
@@ -65,7 +66,7 @@ import {
   PART_STATE,
   PART_WEIGHTS,
 } from "./memory";
-import { model_buffers, model_ops, model_program } from "./models/index";
+import { model_buffers, model_check, model_ops, model_program } from "./models/index";
 import {
   curve_ptr,
   fixed_tensor,
@@ -113,6 +114,8 @@ export function plan_ptr(): usize {
 export function plan_shape(positions: u32, sequenceCount: u32, rowCount: u32, outputCount: u32): i32 {
   planned = false;
   if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
+  const status = model_check();
+  if (status != 0) return status;
   const most = pack_field(HEADER_CONTEXT);
   if (positions > most) return fail(STATUS_CONTEXT, positions, most);
   if (sequenceCount > SEQUENCES_MAX) return fail(STATUS_ARGUMENT, 1, sequenceCount);
@@ -130,7 +133,7 @@ export function plan_memory(bytes: f64): i32 {
   if (context == 0) return fail(STATUS_STATE, 2, 0);
   const least = measure(pack_field(HEADER_MINIMUM_UNITS));
   if (!(bytes >= (least as f64))) return fail(STATUS_BUDGET, bytes, least as f64);
-  const budget = min<f64>(bytes, 1e15) as u64;
+  const budget = min<f64>(bytes, ADDRESS_END as f64) as u64;
   let units = pack_count(HEADER_UNITS);
   if (measure(units) > budget) {
     let low = pack_field(HEADER_MINIMUM_UNITS);
@@ -153,7 +156,8 @@ export function plan_memory(bytes: f64): i32 {
 export function plan_pruning(rate: f64): i32 {
   if (context == 0) return fail(STATUS_STATE, 2, 0);
   if (!(rate >= 0 && rate <= 1)) return fail(STATUS_ARGUMENT, 0, rate);
-  const most = rate * (unit_bytes_after(0) as f64);
+  // Half a byte for the rounding of a rate that was a quotient of bytes.
+  const most = rate * (unit_bytes_after(0) as f64) + 0.5;
   let units = pack_count(HEADER_UNITS);
   let cutBytes: u64 = 0;
   while (units > pack_field(HEADER_MINIMUM_UNITS)) {

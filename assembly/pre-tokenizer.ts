@@ -37,10 +37,10 @@ const LONG_S: u32 = 0x17f; // folds to "s" where case is ignored
 
 let pattern: u32 = 0;
 let digits: u32 = 0; // TOKENIZER_DIGITS, TOKENIZER_DIGIT_RUNS or 0
-let word: u32 = LETTERS;
-let punctuation: u32 = OTHERS | CLASS_MARK;
-let tail: u32 = CLASS_NEWLINE; // what may follow punctuation
-let numbers: u32 = 1; // most characters of a number
+let word: u32 = 0; // classes that a word is made of
+let punctuation: u32 = 0;
+let tail: u32 = 0; // what may follow punctuation
+let numbers: u32 = 0; // most characters of a number
 let characters: usize = 0;
 let reach: u32 = 0;
 
@@ -48,11 +48,11 @@ let reach: u32 = 0;
 export function pretoken_configure(newPattern: u32, flags: u32): void {
   pattern = newPattern;
   digits = flags & (TOKENIZER_DIGITS | TOKENIZER_DIGIT_RUNS);
-  const marks = pattern == PATTERN_QWEN35;
+  const marks = pattern === PATTERN_QWEN35;
   word = marks ? LETTERS | CLASS_MARK : LETTERS;
   punctuation = marks ? OTHERS : OTHERS | CLASS_MARK;
-  tail = pattern == PATTERN_TEKKEN || pattern == PATTERN_O200K ? CLASS_NEWLINE | CLASS_SLASH : CLASS_NEWLINE;
-  numbers = pattern == PATTERN_LLAMA3 || pattern == PATTERN_O200K ? 3 : 1;
+  tail = pattern === PATTERN_TEKKEN || pattern === PATTERN_O200K ? CLASS_NEWLINE | CLASS_SLASH : CLASS_NEWLINE;
+  numbers = pattern === PATTERN_LLAMA3 || pattern === PATTERN_O200K ? 3 : 1;
 }
 
 /**
@@ -63,8 +63,8 @@ export function pretoken_end(array: usize, i: u32, end: u32): u32 {
   characters = array;
   reach = i;
   if (digits && character(i) & CLASS_NUMBER) return digits & TOKENIZER_DIGIT_RUNS ? run(i, CLASS_NUMBER) : i + 1;
-  if (pattern == PATTERN_GPT2) return gpt2_end(i, end);
-  if (pattern == PATTERN_TEKKEN || pattern == PATTERN_O200K) return cased_end(i, end);
+  if (pattern === PATTERN_GPT2) return gpt2_end(i, end);
+  if (pattern === PATTERN_TEKKEN || pattern === PATTERN_O200K) return cased_end(i, end);
   return llama3_end(i, end);
 }
 
@@ -77,7 +77,7 @@ export function pretoken_reach(): u32 {
 function gpt2_end(i: u32, end: u32): u32 {
   const contraction = contraction_end(i, end, false);
   if (contraction > i) return contraction;
-  const from = point(i) == SPACE && i + 1 < end ? i + 1 : i;
+  const from = point(i) === SPACE && i + 1 < end ? i + 1 : i;
   if (from > i) see(from);
   const first = character(from);
   if (first & LETTERS) return run(from, LETTERS);
@@ -105,8 +105,8 @@ function llama3_end(i: u32, end: u32): u32 {
  */
 function cased_end(i: u32, end: u32): u32 {
   const ended = cased_word_end(i);
-  if (ended == i) return rest_end(i, end);
-  return pattern == PATTERN_O200K ? contraction_end(ended, end, true) : ended;
+  if (ended === i) return rest_end(i, end);
+  return pattern === PATTERN_O200K ? contraction_end(ended, end, true) : ended;
 }
 
 /** [^\r\n\p{L}\p{N}]?U*L+|[^\r\n\p{L}\p{N}]?U+L*, or i. */
@@ -139,7 +139,7 @@ function rest_end(i: u32, end: u32): u32 {
     see(min(at, i + numbers - 1));
     return at;
   }
-  const from = point(i) == SPACE ? i + 1 : i;
+  const from = point(i) === SPACE ? i + 1 : i;
   const ended = run(from, punctuation);
   if (ended > from) return run(ended, tail);
   const spaces = run(i, SPACES);
@@ -149,28 +149,28 @@ function rest_end(i: u32, end: u32): u32 {
 
 /** \s+(?!\S)|\s+ over the white space [i, ended): leaves the last character to what follows, unless it is the only one. */
 function spaces_end(i: u32, ended: u32, end: u32): u32 {
-  if (ended == end || ended == i + 1 || (digits && character(ended) & CLASS_NUMBER)) return ended;
+  if (ended === end || ended === i + 1 || (digits && character(ended) & CLASS_NUMBER)) return ended;
   return ended - 1;
 }
 
 /** End of 's|'t|'re|'ve|'m|'ll|'d at character i, in any case where `fold`; i where there is none. */
 function contraction_end(i: u32, end: u32, fold: bool): u32 {
   see(i);
-  if (i >= end || point(i) != APOSTROPHE) return i;
+  if (i >= end || point(i) !== APOSTROPHE) return i;
   see(i + 1);
   if (i + 1 >= end) return i;
   const first = letter(i + 1, fold);
-  if (first == 0x73 || first == 0x74 || first == 0x6d || first == 0x64) return i + 2; // s t m d
-  if (first != 0x72 && first != 0x76 && first != 0x6c) return i; // r v l
+  if (first === 0x73 || first === 0x74 || first === 0x6d || first === 0x64) return i + 2; // s t m d
+  if (first !== 0x72 && first !== 0x76 && first !== 0x6c) return i; // r v l
   see(i + 2);
   if (i + 2 >= end) return i;
-  return letter(i + 2, fold) == (first == 0x6c ? 0x6c : 0x65) ? i + 3 : i; // l e
+  return letter(i + 2, fold) === (first === 0x6c ? 0x6c : 0x65) ? i + 3 : i; // l e
 }
 
 function letter(i: u32, fold: bool): u32 {
   const code = point(i);
   if (!fold) return code;
-  return code == LONG_S ? 0x73 : code < 0x80 ? code | 0x20 : code;
+  return code === LONG_S ? 0x73 : code < 0x80 ? code | 0x20 : code;
 }
 
 /** First character from i on that is in none of the classes. */

@@ -11,7 +11,13 @@ import { fail } from "./status";
 export function logits_choose(output: u32, historyLength: u32): i32 {
   if (output >= plan_outputs()) return fail(STATUS_ARGUMENT, 0, output);
   if (historyLength > plan_context()) return fail(STATUS_ARGUMENT, 1, historyLength);
-  return sampler_choose(row(output), pack_field(HEADER_VOCABULARY), history_ptr(), historyLength, sampler_scratch_ptr());
+  return sampler_choose(
+    row(output),
+    pack_field(HEADER_VOCABULARY),
+    history_ptr(),
+    historyLength,
+    sampler_scratch_ptr(),
+  );
 }
 
 /** ln of the probability of a token in row `output` of the logits; NaN for a token or row that is not there. */

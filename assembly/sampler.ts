@@ -17,13 +17,17 @@ const PENALTY: usize = 16; // f32
 const RANDOM: usize = 24; // u32 [4]
 
 const NOTHING: f32 = -Infinity;
-const LOG2_E: f64 = 1.4426950408889634;
 const LN2_HIGH: f64 = 0.6931471803691238;
 const LN2_LOW: f64 = 1.9082149292705877e-10;
-const EXP_MIN: f64 = -708;
+const EXP_MIN: f64 = -50; // next to the best one's 1, less is nothing: a sum has 53 bits
+
+const GOLDEN_RATIO: u64 = ((0x9e3779b9 as u64) << 32) | 0x7f4a7c15;
+const SPLITMIX_FIRST: u64 = ((0xbf58476d as u64) << 32) | 0x1ce4e5b9;
+const SPLITMIX_SECOND: u64 = ((0x94d049bb as u64) << 32) | 0x133111eb;
 
 let logits: usize = 0; // f32 [vocabulary], after the penalty; no NaN
-let order: usize = 0; // u32 [kept], a heap with the best at its root
+let weights: usize = 0; // f32 [vocabulary]: probability as a share of the best one's, where it has been asked for
+let order: usize = 0; // u32 [vocabulary], a heap with the best at its root
 let heapCount: u32 = 0;
 let highest: f64 = 0;
 let sharpness: f64 = 0; // 1 / temperature
@@ -58,7 +62,7 @@ export function sampler_configure(
   store<f32>(sampler, repetitionPenalty, PENALTY);
   let seed = ((seedHigh as u64) << 32) | seedLow;
   for (let i: usize = 0; i < 16; i += 8) {
-    seed += 0x9e3779b97f4a7c15;
+    seed += GOLDEN_RATIO;
     store<u64>(sampler + RANDOM + i, splitmix(seed));
   }
   return STATUS_OK;
@@ -66,7 +70,7 @@ export function sampler_configure(
 
 /** Working memory, 4-aligned, that sampler_choose needs. */
 export function sampler_scratch_bytes(vocabulary: u32): u32 {
-  return vocabulary << 3;
+  return vocabulary * 12;
 }
 
 /**
@@ -82,27 +86,28 @@ export function sampler_choose(
   scratchPtr: usize,
 ): i32 {
   logits = scratchPtr;
-  order = scratchPtr + (vocabulary << 2);
+  weights = scratchPtr + (vocabulary << 2);
+  order = scratchPtr + (vocabulary << 3);
   penalize(logitsPtr, vocabulary, historyPtr, historyLength, load<f32>(sampler, PENALTY));
   const best = best_token(vocabulary);
   const temperature = load<f32>(sampler, TEMPERATURE);
-  if (temperature == 0) return best;
+  if (temperature === 0) return best;
   const random = random_unit(sampler + RANDOM);
-  if (logit(best) == NOTHING) return best;
+  if (logit(best) === NOTHING) return best;
   highest = logit(best);
   sharpness = 1 / (temperature as f64);
   const topK = load<u32>(sampler, TOP_K);
-  const limit = topK == 0 ? vocabulary : min(topK, vocabulary);
+  const limit = topK === 0 ? vocabulary : min(topK, vocabulary);
   const topP: f64 = load<f32>(sampler, TOP_P);
   const minP: f64 = load<f32>(sampler, MIN_P);
-  if (limit == vocabulary && topP == 1) return draw_by_id(vocabulary, minP, random);
+  if (limit === vocabulary && topP === 1) return draw_by_id(vocabulary, minP, random);
   return draw_by_rank(vocabulary, limit, topP, minP, random);
 }
 
 /** Copies the logits without NaN; those of ids in the history lose: positive ones are divided, negative ones multiplied. */
 function penalize(from: usize, vocabulary: u32, historyPtr: usize, historyLength: u32, penalty: f32): void {
   for (let id: u32 = 0; id < vocabulary; id++) store_logit(id, load<f32>(from + (id << 2)));
-  if (penalty == 1 || penalty == 0) return;
+  if (penalty === 1 || penalty === 0) return;
   for (let i: u32 = 0; i < historyLength; i++) {
     const id = load<u32>(historyPtr + (i << 2));
     if (id >= vocabulary) continue;
@@ -119,12 +124,14 @@ function best_token(vocabulary: u32): u32 {
 
 /** Draws among all tokens of at least minP; the random number goes along the ids. */
 function draw_by_id(vocabulary: u32, minP: f64, random: f64): u32 {
-  const total = total_weight(vocabulary, minP);
+  weigh_all(vocabulary);
+  let total: f64 = 0;
+  for (let id: u32 = 0; id < vocabulary; id++) if (weight(id) >= minP) total += weight(id);
   let rest = random * total;
   let last: u32 = 0;
   for (let id: u32 = 0; id < vocabulary; id++) {
     const share = weight(id);
-    if (share == 0 || share < minP) continue;
+    if (share === 0 || share < minP) continue;
     if (rest < share) return id;
     rest -= share;
     last = id; // where rounding runs past the end
@@ -134,77 +141,97 @@ function draw_by_id(vocabulary: u32, minP: f64, random: f64): u32 {
 
 /** Draws among the best tokens, at most `limit`, cut by topP and minP; the random number goes from the best down. */
 function draw_by_rank(vocabulary: u32, limit: u32, topP: f64, minP: f64, random: f64): u32 {
-  // Those below this weight, (1 − topP) × total / vocabulary, cannot be among the best that make up topP.
-  const total = limit < vocabulary ? 0 : total_weight(vocabulary, 0);
-  heap_build(vocabulary, max(minP, ((1 - topP) * total) / vocabulary));
+  let total: f64 = 0;
+  let least: f64 = 0;
+  if (limit === vocabulary) {
+    total = weigh_all(vocabulary);
+    // All that weigh less are together less than what topP leaves out.
+    least = ((1 - topP) * total) / vocabulary;
+  }
+  heap_build(vocabulary, least);
+  // Popping frees the end of the heap's array: the best goes to order[last], the next before it, and so on.
+  const last = heapCount - 1;
+  const count = min(limit, heapCount);
+  if (limit < vocabulary) for (let i: u32 = 0; i < count; i++) total += weigh(heap_pop());
   let kept: u32 = 0;
   let sum: f64 = 0;
-  let wanted = topP * total;
-  // The best go to the end of the array that the heap leaves free: kept token i is at order[last − i].
-  const last = heapCount - 1;
-  while (heapCount && kept < limit && (total == 0 || sum < wanted || kept == 0)) {
-    const id = heap_pop();
-    store<u32>(order + (heapCount << 2), id);
-    sum += weight(id);
+  while (kept < count && sum < topP * total) {
+    if (limit === vocabulary) heap_pop();
+    const share = weight(ranked(last, kept));
+    if (share === 0 || share < minP) break;
+    sum += share;
     kept++;
-  }
-  if (total == 0) {
-    wanted = topP * sum;
-    let some: f64 = 0;
-    let i: u32 = 0;
-    while (i < kept && (i == 0 || some < wanted)) some += weight(load<u32>(order + ((last - i++) << 2)));
-    kept = i;
-    sum = some;
   }
   let rest = random * sum;
   for (let i: u32 = 0; i + 1 < kept; i++) {
-    const id = load<u32>(order + ((last - i) << 2));
-    const share = weight(id);
-    if (rest < share) return id;
-    rest -= share;
+    const id = ranked(last, i);
+    if (rest < weight(id)) return id;
+    rest -= weight(id);
   }
-  return load<u32>(order + ((last - (kept - 1)) << 2));
+  return ranked(last, kept - 1);
 }
 
-/** Sum of the weights that are at least minP. */
-function total_weight(vocabulary: u32, minP: f64): f64 {
+/** The popped id of this rank, 0 for the best. */
+function ranked(last: u32, rank: u32): u32 {
+  return load<u32>(order + ((last - rank) << 2));
+}
+
+/** Weighs every token and returns the sum. */
+function weigh_all(vocabulary: u32): f64 {
   let total: f64 = 0;
-  for (let id: u32 = 0; id < vocabulary; id++) {
-    const share = weight(id);
-    if (share >= minP) total += share;
-  }
+  for (let id: u32 = 0; id < vocabulary; id++) total += weigh(id);
   return total;
 }
 
-/** Probability of a token as a share of the best one's. */
-function weight(id: u32): f64 {
-  return exp((logit(id) - highest) * sharpness);
+function weigh(id: u32): f64 {
+  store<f32>(weights + (id << 2), exp(((logit(id) as f64) - highest) * sharpness) as f32);
+  return weight(id);
 }
 
-/** e^x for x ≤ 0 from basic arithmetic alone, for it must round alike everywhere: x = k·ln 2 + r, then a series in r. */
+function weight(id: u32): f64 {
+  return load<f32>(weights + (id << 2));
+}
+
+/**
+ * e^x for x ≤ 0, from additions and products alone, which round alike on every machine: x = k·ln 2 + r, |r| ≤ ½ ln 2,
+ * and the series of e^r up to r¹¹.
+ */
 function exp(x: f64): f64 {
   if (!(x > EXP_MIN)) return 0;
-  const k = nearest<f64>(x * LOG2_E);
+  const k = nearest<f64>(x * Math.LOG2E);
   const r = x - k * LN2_HIGH - k * LN2_LOW;
-  let sum: f64 = 1;
-  for (let n: f64 = 13; n > 0; n--) sum = 1 + (sum * r) / n;
+  let sum: f64 = 1 / 39916800.0;
+  sum = sum * r + 1 / 3628800.0;
+  sum = sum * r + 1 / 362880.0;
+  sum = sum * r + 1 / 40320.0;
+  sum = sum * r + 1 / 5040.0;
+  sum = sum * r + 1 / 720.0;
+  sum = sum * r + 1 / 120.0;
+  sum = sum * r + 1 / 24.0;
+  sum = sum * r + 1 / 6.0;
+  sum = sum * r + 0.5;
+  sum = sum * r + 1;
+  sum = sum * r + 1;
   return sum * reinterpret<f64>(((k as i64) + 1023) << 52);
 }
 
-/** Collects the tokens of at least this weight as a heap. */
+/** Collects the tokens of at least this weight, or all where it is 0, as a heap. */
 function heap_build(vocabulary: u32, least: f64): void {
   heapCount = 0;
   for (let id: u32 = 0; id < vocabulary; id++) {
-    if (logit(id) == NOTHING || (least > 0 && weight(id) < least)) continue;
+    if (logit(id) === NOTHING || (least > 0 && weight(id) < least)) continue;
     store<u32>(order + (heapCount++ << 2), id);
   }
   for (let at = heapCount >>> 1; at-- > 0; ) heap_sink(at, load<u32>(order + (at << 2)));
 }
 
+/** Takes the best id out, and puts it where the heap no longer reaches. */
 function heap_pop(): u32 {
   const best = load<u32>(order);
   heapCount--;
-  if (heapCount) heap_sink(0, load<u32>(order + (heapCount << 2)));
+  const id = load<u32>(order + (heapCount << 2));
+  if (heapCount) heap_sink(0, id);
+  store<u32>(order + (heapCount << 2), best);
   return best;
 }
 
@@ -231,7 +258,7 @@ function heap_sink(at: u32, id: u32): void {
 function is_better(a: u32, b: u32): bool {
   const first = logit(a);
   const second = logit(b);
-  return first > second || (first == second && a < b);
+  return first > second || (first === second && a < b);
 }
 
 function logit(id: u32): f32 {
@@ -240,7 +267,7 @@ function logit(id: u32): f32 {
 
 /** NaN counts as −∞, +∞ as the largest number. */
 function store_logit(id: u32, value: f32): void {
-  store<f32>(logits + (id << 2), value != value ? NOTHING : min(value, f32.MAX_VALUE));
+  store<f32>(logits + (id << 2), value > NOTHING ? min(value, f32.MAX_VALUE) : NOTHING);
 }
 
 /** A random number in [0, 1) of 53 bits. */
@@ -265,7 +292,7 @@ function next_random(state: usize): u32 {
 
 /** Output function of SplitMix64, which turns any seed into good random bits. */
 function splitmix(seed: u64): u64 {
-  seed = (seed ^ (seed >>> 30)) * 0xbf58476d1ce4e5b9;
-  seed = (seed ^ (seed >>> 27)) * 0x94d049bb133111eb;
+  seed = (seed ^ (seed >>> 30)) * SPLITMIX_FIRST;
+  seed = (seed ^ (seed >>> 27)) * SPLITMIX_SECOND;
   return seed ^ (seed >>> 31);
 }

@@ -1,10 +1,10 @@
 // Where text goes in and tokens come out: buffers in the step's scratch, and a pack's tokenizer over them.
 
-import { HEADER_VOCABULARY, TENSOR_LENGTH } from "../packs/format";
-import { STATUS_STATE, STATUS_TEXT } from "./abi";
+import { HEADER_VOCABULARY, TENSOR_LENGTH, TENSOR_OFFSET } from "../packs/format";
+import { STATUS_CORRUPT, STATUS_STATE, STATUS_TEXT, STATUS_UNSUPPORTED } from "./abi";
 import { fixed_tensor_ptr } from "./cut";
-import { pack_field } from "./pack";
-import { fail } from "./status";
+import { pack_field, pack_fixed_offset } from "./pack";
+import { fail, status_detail_ptr } from "./status";
 import { tokenizer_consumed, tokenizer_encode, tokenizer_open, tokenizer_scratch_bytes } from "./tokenizer";
 import { token_bytes_length, token_bytes_ptr, token_special } from "./vocabulary";
 
@@ -29,7 +29,13 @@ export function text_open(tensor: usize): i32 {
   const bytes = load<u64>(tensor, TENSOR_LENGTH) as u32;
   const status = tokenizer_open(fixed_tensor_ptr(tensor), bytes, pack_field(HEADER_VOCABULARY));
   opened = status == 0;
-  return status;
+  if (opened) return 0;
+  // The tokenizer counts from its own start; to a host all of this is damage at a place of the file.
+  const start = (pack_fixed_offset() + load<u64>(tensor, TENSOR_OFFSET)) as f64;
+  const a = load<f64>(status_detail_ptr());
+  const b = load<f64>(status_detail_ptr(), 8);
+  if (status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED) return fail(status, start + a, b);
+  return fail(STATUS_CORRUPT, start, load<u32>(fixed_tensor_ptr(tensor)));
 }
 
 /** Where a host puts a piece of text, UTF-8. The next step overwrites it. */

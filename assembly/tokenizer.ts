@@ -17,10 +17,10 @@ import { bpe_encode, bpe_take, bpe_work_bytes } from "./bpe";
 import {
   CHARACTER_BYTES,
   CHARACTER_SHIFT,
-  DECODED_LENGTH_SHIFT,
-  NO_CUT,
   characters_read,
   characters_work_bytes,
+  DECODED_LENGTH_SHIFT,
+  NO_CUT,
   utf8_decode,
   utf8_encode,
 } from "./characters";
@@ -52,6 +52,8 @@ const TEXT_BYTES_MAX: u32 = 1 << 26;
 /** A pre-token of garbage may be longer than its text: each invalid byte is read as three. This much always fits. */
 const PRETOKEN_SPARE_BYTES: u32 = 4096;
 const SPACE: u32 = 0x20;
+/** Characters of a section are numbered from here: one before the first may be put there, the prefix space. */
+const FIRST: u32 = 1;
 
 let text: usize = 0;
 let textBytes: u32 = 0;
@@ -59,8 +61,8 @@ let isLast: bool = true;
 let isSpecial: bool = false;
 let out: usize = 0; // u32 [capacity]
 let capacity: u32 = 0;
-let characters: usize = 0;
-let work: usize = 0; // pre-token bytes, then what bpe.ts needs; or what text.ts needs
+let characters: usize = 0; // of a section
+let work: usize = 0; // pre-token bytes, then what bpe.ts needs; or what characters.ts needs
 let workBytes: u32 = 0; // of a pre-token
 
 let written: u32 = 0; // tokens so far
@@ -77,7 +79,7 @@ let matchAt: u32 = 0;
  */
 export function tokenizer_open(ptr: usize, bytes: u32, vocabulary: u32): i32 {
   const status = vocabulary_open(ptr, bytes, vocabulary);
-  if (status == STATUS_OK) pretoken_configure(vocabulary_pattern(), vocabulary_flags());
+  if (status === STATUS_OK) pretoken_configure(vocabulary_pattern(), vocabulary_flags());
   return status;
 }
 
@@ -86,7 +88,7 @@ export function tokenizer_scratch_bytes(bytes: u32): u32 {
   if (bytes > TEXT_BYTES_MAX) return 0;
   const pretoken = bytes + PRETOKEN_SPARE_BYTES;
   const merging = pretoken + 8 + bpe_work_bytes(pretoken);
-  return (bytes + 3) * CHARACTER_BYTES + max(merging, characters_work_bytes(bytes));
+  return (bytes + FIRST + 1) * CHARACTER_BYTES + max(merging, characters_work_bytes(bytes));
 }
 
 /**
@@ -112,23 +114,23 @@ export function tokenizer_encode(
   if (!last && bytes < PIECE_BYTES_MIN) return fail(STATUS_ARGUMENT, 1, bytes);
   text = textPtr;
   textBytes = bytes;
-  isLast = last != 0;
-  isSpecial = special != 0;
+  isLast = last !== 0;
+  isSpecial = special !== 0;
   out = outPtr;
   capacity = outCapacity;
-  characters = scratchPtr + CHARACTER_BYTES; // one before the first may be put there: the prefix space
-  work = scratchPtr + (bytes + 3) * CHARACTER_BYTES;
+  characters = scratchPtr;
+  work = scratchPtr + (bytes + FIRST + 1) * CHARACTER_BYTES;
   workBytes = bytes + PRETOKEN_SPARE_BYTES;
   committed = 0;
   isFull = false;
   if (first) isStartCommitted = true;
   restart();
   encode_sections();
-  if (consumed == 0 && bytes > 0 && !isFull) {
+  if (consumed === 0 && bytes > 0 && !isFull) {
     restart();
     encode_section(0, decided_end(), true, 0);
   }
-  if (consumed == 0 && isFull) return fail(STATUS_ARGUMENT, 6, outCapacity);
+  if (consumed === 0 && isFull) return fail(STATUS_ARGUMENT, 6, outCapacity);
   return committed;
 }
 
@@ -148,7 +150,7 @@ function encode_sections(): void {
     const token = find_raw(at);
     const end = token ? matchAt : decided_end();
     const flags = token ? load<u32>(token, ADDED_FLAGS) : 0;
-    if (!encode_section(at, end, token != 0 || isLast, flags) || !token) return;
+    if (!encode_section(at, end, token !== 0 || isLast, flags) || !token) return;
     const id = load<u32>(token, ADDED_ID);
     at = end + token_bytes_length(id);
     if (flags & ADDED_STRIP_RIGHT) {
@@ -164,12 +166,12 @@ function encode_sections(): void {
 /** End of the text whose added tokens are certain. */
 function decided_end(): u32 {
   const longest = added_longest(ADDED_RAW);
-  return isLast || longest == 0 ? textBytes : textBytes - (longest - 1);
+  return isLast || longest === 0 ? textBytes : textBytes - (longest - 1);
 }
 
 /** The first added token of the raw list from byte `at` on, or 0; sets matchAt. */
 function find_raw(at: u32): usize {
-  if (added_longest(ADDED_RAW) == 0) return 0;
+  if (added_longest(ADDED_RAW) === 0) return 0;
   const end = decided_end();
   for (; at < end; at++) {
     const token = added_find(ADDED_RAW, text + at, text + textBytes, isSpecial);
@@ -195,13 +197,14 @@ function skip_spaces(at: u32): u32 {
  * added token that ends it. Returns false if some is left.
  */
 function encode_section(from: u32, to: u32, closed: bool, flags: u32): bool {
-  const nfc = (vocabulary_flags() & TOKENIZER_NFC) != 0;
-  let end = characters_read(text, textBytes, from, to, isLast, !closed, nfc, characters, work);
-  if (flags & ADDED_STRIP_LEFT || (!closed && added_strips_left(ADDED_RAW))) end = trim_spaces(0, end);
+  const nfc = (vocabulary_flags() & TOKENIZER_NFC) !== 0;
+  const array = characters + FIRST * CHARACTER_BYTES;
+  let end = FIRST + characters_read(text, textBytes, from, to, isLast, !closed, nfc, array, work);
+  if (flags & ADDED_STRIP_LEFT || (!closed && added_strips_left(ADDED_RAW))) end = trim_spaces(FIRST, end);
   const longest = added_longest(ADDED_NORMAL);
-  let decided = end;
-  if (longest && !closed) decided = end < longest ? 0 : end - (longest - 1);
-  for (let at: u32 = 0; at < end; ) {
+  let decided = end; // where the section is not closed, a longer text could put an added token after this
+  if (longest && !closed) decided = end < longest ? FIRST : end - (longest - 1);
+  for (let at = FIRST; at < end; ) {
     const token = longest ? find_normal(at, decided, end) : 0;
     if (!token) {
       if (!closed && added_strips_left(ADDED_NORMAL)) decided = trim_spaces(at, decided);
@@ -214,7 +217,7 @@ function encode_section(from: u32, to: u32, closed: bool, flags: u32): bool {
     at = matchAt + characters_of(id);
     if (strips & ADDED_STRIP_RIGHT) {
       while (at < end && is_space(character(at))) at++;
-      if (at == end && !closed) return false;
+      if (at === end && !closed) return false;
     }
     if (!put(id)) return false;
     isStart = true;
@@ -248,16 +251,15 @@ function trim_spaces(at: u32, end: u32): u32 {
 
 /** Encodes the characters [at, end); false if there is no room, or if they are not `closed` and some is uncertain. */
 function encode_pretokens(at: u32, end: u32, closed: bool): bool {
-  if (at == end) return true;
-  if (isStart && vocabulary_flags() & TOKENIZER_PREFIX_SPACE && (character(at) & POINT_MASK) != SPACE) {
-    const offset = offset_of(at--);
+  if (at === end) return true;
+  if (isStart && vocabulary_flags() & TOKENIZER_PREFIX_SPACE && (character(at) & POINT_MASK) !== SPACE) {
+    at--; // the place of the added token before it, or the one before FIRST
     store<u32>(characters + (at << CHARACTER_SHIFT), SPACE | CLASS_SPACE);
-    store<u32>(characters + (at << CHARACTER_SHIFT), offset, 4);
   }
   const next = character(end);
   store<u32>(characters + (end << CHARACTER_SHIFT), 0);
   let complete = true;
-  while (at != end) {
+  while (at !== end) {
     const ended = pretoken_end(characters, at, end);
     complete = (closed || pretoken_reach() < end) && encode_pretoken(at, ended);
     if (!complete) break;
@@ -271,9 +273,9 @@ function encode_pretokens(at: u32, end: u32, closed: bool): bool {
 
 /** Encodes the characters of one pre-token, in parts if they exceed the working memory. */
 function encode_pretoken(at: u32, end: u32): bool {
-  while (at != end) {
+  while (at !== end) {
     let bytes: u32 = 0;
-    while (at != end && bytes + 4 <= workBytes) bytes += utf8_encode(character(at++) & POINT_MASK, work + bytes);
+    while (at !== end && bytes + 4 <= workBytes) bytes += utf8_encode(character(at++) & POINT_MASK, work + bytes);
     if (!encode_bytes(bytes)) return false;
   }
   return true;
@@ -281,9 +283,9 @@ function encode_pretoken(at: u32, end: u32): bool {
 
 /** Encodes the first bytes of the working memory. */
 function encode_bytes(bytes: u32): bool {
-  if (bytes == 1) return put(byte_token(load<u8>(work)));
+  if (bytes === 1) return put(byte_token(load<u8>(work)));
   const id = whole_find(work, bytes);
-  if (id != NONE) return put(id);
+  if (id !== NONE) return put(id);
   const count = bpe_encode(work, bytes, (work + workBytes + 7) & ~7);
   isFull = isFull || count > capacity - written;
   if (isFull) return false;
@@ -293,7 +295,7 @@ function encode_bytes(bytes: u32): bool {
 }
 
 function put(id: u32): bool {
-  isFull = isFull || written == capacity;
+  isFull = isFull || written === capacity;
   if (isFull) return false;
   store<u32>(out + (written++ << 2), id);
   return true;
@@ -301,7 +303,7 @@ function put(id: u32): bool {
 
 /** Everything before byte `offset` is now in tokens, unless the text cannot be cut there. */
 function commit(offset: u32): void {
-  if (offset == NO_CUT || offset <= consumed) return;
+  if (offset === NO_CUT || offset <= consumed) return;
   consumed = offset;
   committed = written;
   isStartCommitted = isStart;
@@ -311,12 +313,12 @@ function commit(offset: u32): void {
 function characters_of(id: u32): u32 {
   const ptr = token_bytes_ptr(id);
   let count: u32 = 0;
-  for (let i: u32 = 0; i < token_bytes_length(id); i++) if ((load<u8>(ptr + i) & 0xc0) != 0x80) count++;
+  for (let i: u32 = 0; i < token_bytes_length(id); i++) if ((load<u8>(ptr + i) & 0xc0) !== 0x80) count++;
   return count;
 }
 
 function is_space(character: u32): bool {
-  return (character & (CLASS_SPACE | CLASS_NEWLINE)) != 0;
+  return (character & (CLASS_SPACE | CLASS_NEWLINE)) !== 0;
 }
 
 function character(i: u32): u32 {

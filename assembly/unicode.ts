@@ -91,7 +91,8 @@ export function unicode_compose(first: u32, second: u32): u32 {
   if (lead < LEADS && vowel < VOWELS) return HANGUL_SYLLABLES + (lead * VOWELS + vowel) * TRAILS;
   const syllable = first - HANGUL_SYLLABLES;
   const trail = second - HANGUL_TRAILS;
-  if (syllable < LEADS * VOWELS * TRAILS && syllable % TRAILS == 0 && trail > 0 && trail < TRAILS) return first + trail;
+  if (syllable < LEADS * VOWELS * TRAILS && syllable % TRAILS === 0 && trail > 0 && trail < TRAILS)
+    return first + trail;
   let low: u32 = 0;
   let high = COMPOSED_COUNT;
   const key = ((first as u64) << 21) | second;
@@ -100,7 +101,7 @@ export function unicode_compose(first: u32, second: u32): u32 {
     const row = DECOMPOSED + ((load<u16>(COMPOSED + (middle << 1)) as usize) << 3);
     const word = ((load<u32>(row) as u64) << 32) | load<u32>(row, 4);
     const pair = (((word >>> 22) & POINT_MASK) << 21) | (word & POINT_MASK);
-    if (pair == key) return (word >>> 43) as u32;
+    if (pair === key) return (word >>> 43) as u32;
     if (pair < key) low = middle + 1;
     else high = middle;
   }
@@ -144,7 +145,7 @@ function decomposition_of(point: u32): usize {
     const middle = (low + high) >>> 1;
     const row = DECOMPOSED + (middle << 3);
     const here = load<u32>(row) >>> 11;
-    if (here == point) return row;
+    if (here === point) return row;
     if (here < point) low = middle + 1;
     else high = middle;
   }
@@ -154,7 +155,7 @@ function decomposition_of(point: u32): usize {
 function decompose_hangul(syllable: u32, out: usize): u32 {
   const trail = syllable % TRAILS;
   store<u32>(out, HANGUL_LEADS + syllable / (VOWELS * TRAILS));
-  store<u32>(out, (HANGUL_VOWELS + (syllable / TRAILS) % VOWELS) | (COMBINING_STARTER << COMBINING_SHIFT), 4);
+  store<u32>(out, (HANGUL_VOWELS + ((syllable / TRAILS) % VOWELS)) | (COMBINING_STARTER << COMBINING_SHIFT), 4);
   if (!trail) return 2;
   store<u32>(out, (HANGUL_TRAILS + trail) | (COMBINING_STARTER << COMBINING_SHIFT), 8);
   return 3;
@@ -162,7 +163,7 @@ function decompose_hangul(syllable: u32, out: usize): u32 {
 
 function is_mark(symbol: u32): bool {
   const combining = symbol >>> COMBINING_SHIFT;
-  return combining != COMBINING_NONE && combining != COMBINING_STARTER;
+  return combining !== COMBINING_NONE && combining !== COMBINING_STARTER;
 }
 
 /** Sorts marks by rank, equal ones in their order; long runs by counting, so that no text takes quadratic time. */
@@ -211,7 +212,7 @@ function compose_symbols(symbols: usize, count: u32): u32 {
     const symbol = load<u32>(symbols + (i << 2));
     const mark = is_mark(symbol);
     const rank = mark ? symbol >>> COMBINING_SHIFT : 0;
-    if (starter && (lastRank == 0 || lastRank < rank)) {
+    if (starter && (lastRank === 0 || lastRank < rank)) {
       const composite = unicode_compose(load<u32>(starter) & POINT_MASK, symbol & POINT_MASK);
       if (composite) {
         store<u32>(starter, composite);

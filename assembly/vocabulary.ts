@@ -72,9 +72,9 @@ export function vocabulary_open(ptr: usize, bytes: u32, vocabulary: u32): i32 {
   addedRaw = load<u32>(ptr, TOKENIZER_ADDED_RAW);
   const pattern = load<u32>(ptr, TOKENIZER_PATTERN);
   const flags = load<u32>(ptr, TOKENIZER_FLAGS);
-  if (count == 0) return corrupt(ptr + TOKENIZER_TOKENS);
+  if (count === 0) return corrupt(ptr + TOKENIZER_TOKENS);
   if (count > vocabulary) return fail(STATUS_TOKEN, count - 1, vocabulary);
-  if (pattern == 0 || pattern > (PATTERN_MAX as u32)) return fail(STATUS_UNSUPPORTED, TOKENIZER_PATTERN, pattern);
+  if (pattern === 0 || pattern > (PATTERN_MAX as u32)) return fail(STATUS_UNSUPPORTED, TOKENIZER_PATTERN, pattern);
   if (flags & ~FLAGS_KNOWN) return fail(STATUS_UNSUPPORTED, TOKENIZER_FLAGS, flags);
 
   // The sum of nine sections of < 2³² entries, ≤ 12 bytes each, stays far below 2⁶⁴.
@@ -100,12 +100,12 @@ export function vocabulary_open(ptr: usize, bytes: u32, vocabulary: u32): i32 {
   if (at > bytes) return fail(STATUS_TRUNCATED, at as f64, bytes);
 
   let status = check_tokens(count, textBytes);
-  if (status == STATUS_OK) status = check_merges(count, merges);
-  if (status == STATUS_OK) status = check_whole(count);
+  if (status === STATUS_OK) status = check_merges(count, merges);
+  if (status === STATUS_OK) status = check_whole(count);
   stripsLeft = 0;
-  if (status == STATUS_OK) status = check_added(count, ADDED_RAW, addedRaw);
-  if (status == STATUS_OK) status = check_added(count, ADDED_NORMAL, normal);
-  if (status == STATUS_OK) tokens = count;
+  if (status === STATUS_OK) status = check_added(count, ADDED_RAW, addedRaw);
+  if (status === STATUS_OK) status = check_added(count, ADDED_NORMAL, normal);
+  if (status === STATUS_OK) tokens = count;
   return status;
 }
 
@@ -150,7 +150,7 @@ export function merge_find(left: u32, right: u32): usize {
     const middle = (low + high) >>> 1;
     const merge = mergesPtr + middle * MERGE_BYTES;
     const here = load<u32>(merge, MERGE_RIGHT);
-    if (here == right) return merge;
+    if (here === right) return merge;
     if (here < right) low = middle + 1;
     else high = middle;
   }
@@ -165,7 +165,7 @@ export function whole_find(bytes: usize, length: u32): u32 {
     const middle = (low + high) >>> 1;
     const id = load<u32>(wholePtr + (middle << 2));
     const order = compare_bytes(text_of(id), length_of(id), bytes, length);
-    if (order == 0) return id;
+    if (order === 0) return id;
     if (order < 0) low = middle + 1;
     else high = middle;
   }
@@ -174,12 +174,12 @@ export function whole_find(bytes: usize, length: u32): u32 {
 
 /** Bytes of the longest token of a list of added tokens; 0 where it is empty. */
 export function added_longest(list: u32): u32 {
-  return list == ADDED_RAW ? longestRaw : longestNormal;
+  return list === ADDED_RAW ? longestRaw : longestNormal;
 }
 
 /** Whether a token of the list takes the white space before it. */
 export function added_strips_left(list: u32): bool {
-  return ((stripsLeft >>> list) & 1) != 0;
+  return ((stripsLeft >>> list) & 1) !== 0;
 }
 
 /** Whether a token of the list begins with the byte. */
@@ -194,7 +194,7 @@ export function added_begins(list: u32, byte: u32): bool {
  */
 export function added_find(list: u32, at: usize, end: usize, special: bool): usize {
   const index = indexPtr + list * INDEX_BYTES + ((load<u8>(at) as usize) << 2);
-  const first = addedPtr + (list == ADDED_RAW ? 0 : addedRaw * ADDED_BYTES);
+  const first = addedPtr + (list === ADDED_RAW ? 0 : addedRaw * ADDED_BYTES);
   let low = load<u32>(index);
   let high = load<u32>(index, 4);
   let best: usize = 0;
@@ -202,11 +202,11 @@ export function added_find(list: u32, at: usize, end: usize, special: bool): usi
   for (let depth: u32 = 1; low < high; depth++) {
     const entry = first + low * ADDED_BYTES;
     const id = load<u32>(entry, ADDED_ID);
-    if (length_of(id) == depth) {
+    if (length_of(id) === depth) {
       if (special || !token_special(id)) best = entry;
       low++;
     }
-    if (at + depth == end) break;
+    if (at + depth === end) break;
     const byte: u32 = load<u8>(at + depth);
     low = added_bound(first, low, high, depth, byte);
     high = added_bound(first, low, high, depth, byte + 1);
@@ -244,23 +244,23 @@ function corrupt(ptr: usize): i32 {
 
 /** Offsets begin at 0, never fall and end with the text; each byte of UTF-8 has a token. */
 function check_tokens(count: u32, textBytes: u32): i32 {
-  if (load<u32>(offsetsPtr) != 0) return corrupt(offsetsPtr);
+  if (load<u32>(offsetsPtr) !== 0) return corrupt(offsetsPtr);
   const last = offsetsPtr + (count << 2);
   for (let at = offsetsPtr; at < last; at += 4) if (load<u32>(at) > load<u32>(at, 4)) return corrupt(at + 4);
-  if (load<u32>(last) != textBytes) return corrupt(last);
+  if (load<u32>(last) !== textBytes) return corrupt(last);
   for (let byte: u32 = 0; byte < 256; byte++) {
     const id = byte_token(byte);
-    const unused = byte == 0xc0 || byte == 0xc1 || byte > 0xf4;
-    if (id >= count && !(unused && id == NONE)) return corrupt(byteTokensPtr + (byte << 2));
+    const unused = byte === 0xc0 || byte === 0xc1 || byte > 0xf4;
+    if (id >= count && !(unused && id === NONE)) return corrupt(byteTokensPtr + (byte << 2));
   }
   return STATUS_OK;
 }
 
 /** Each left's merges are a range after the one before it, by right, and name tokens that exist. */
 function check_merges(count: u32, merges: u32): i32 {
-  if (load<u32>(leftsPtr) != 0) return corrupt(leftsPtr);
+  if (load<u32>(leftsPtr) !== 0) return corrupt(leftsPtr);
   const last = leftsPtr + (count << 2);
-  if (load<u32>(last) != merges) return corrupt(last);
+  if (load<u32>(last) !== merges) return corrupt(last);
   for (let at = leftsPtr; at < last; at += 4) {
     const from = load<u32>(at);
     const to = load<u32>(at, 4);
@@ -282,8 +282,8 @@ function check_whole(count: u32): i32 {
   for (let i: u32 = 0; i < whole; i++) {
     const at = wholePtr + (i << 2);
     const id = load<u32>(at);
-    if (id >= count || length_of(id) == 0) return corrupt(at);
-    if (i == 0) continue;
+    if (id >= count || length_of(id) === 0) return corrupt(at);
+    if (i === 0) continue;
     const before = load<u32>(at - 4);
     if (compare_bytes(text_of(before), length_of(before), text_of(id), length_of(id)) >= 0) return corrupt(at);
   }
@@ -293,10 +293,10 @@ function check_whole(count: u32): i32 {
 /** Added tokens are sorted by their bytes, and the index finds each under its first byte. */
 function check_added(count: u32, list: u32, entries: u32): i32 {
   const index = indexPtr + list * INDEX_BYTES;
-  const first = addedPtr + (list == ADDED_RAW ? 0 : addedRaw * ADDED_BYTES);
+  const first = addedPtr + (list === ADDED_RAW ? 0 : addedRaw * ADDED_BYTES);
   let longest: u32 = 0;
-  if (load<u32>(index) != 0) return corrupt(index);
-  if (load<u32>(index, 1024) != entries) return corrupt(index + 1024);
+  if (load<u32>(index) !== 0) return corrupt(index);
+  if (load<u32>(index, 1024) !== entries) return corrupt(index + 1024);
   for (let byte: u32 = 0; byte < 256; byte++) {
     const from = load<u32>(index + (byte << 2));
     const to = load<u32>(index + (byte << 2), 4);
@@ -308,7 +308,8 @@ function check_added(count: u32, list: u32, entries: u32): i32 {
       if (id >= count) return corrupt(entry + ADDED_ID);
       if (flags & ~(ADDED_STRIP_LEFT | ADDED_STRIP_RIGHT)) return corrupt(entry + ADDED_FLAGS);
       const length = length_of(id);
-      if (length == 0 || length > (ADDED_TEXT_MAX as u32) || load<u8>(text_of(id)) != byte) return corrupt(entry + ADDED_ID);
+      if (length === 0 || length > (ADDED_TEXT_MAX as u32) || load<u8>(text_of(id)) !== byte)
+        return corrupt(entry + ADDED_ID);
       if (i > from) {
         const before = load<u32>(entry - ADDED_BYTES, ADDED_ID);
         if (compare_bytes(text_of(before), length_of(before), text_of(id), length) >= 0) return corrupt(entry);
@@ -317,7 +318,7 @@ function check_added(count: u32, list: u32, entries: u32): i32 {
       if (flags & ADDED_STRIP_LEFT) stripsLeft |= 1 << list;
     }
   }
-  if (list == ADDED_RAW) longestRaw = longest;
+  if (list === ADDED_RAW) longestRaw = longest;
   else longestNormal = longest;
   return STATUS_OK;
 }

@@ -4,7 +4,7 @@
 // template and generation settings are handed on as they are.
 
 import { stat } from "node:fs/promises";
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 import { expectedTensors, FAMILIES, type Family, type FamilyName, familyOf, findTensor } from "./families";
 import { isObject, type JsonObject, kindOf, openTensors, readJson, readText, type Tensors } from "./safetensors";
 

@@ -2,7 +2,7 @@
 // packer and tests read this table and nothing else knows a tensor's name. A new family is one more object (and its
 // own fields in ModelConfig); rows may depend on the layer, so hybrids fit. How config.json is read: checkpoint.ts.
 
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 import type { Checkpoint, ModelConfig } from "./checkpoint";
 import { FAMILY_LLAMA } from "./format";
 

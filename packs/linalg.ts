@@ -3,13 +3,12 @@
 // callers to decide; how, for assembly/linalg/.
 
 import { readFile } from "node:fs/promises";
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 
 const ALIGN = 64;
 const PAGE_BYTES = 65536;
 const ADDRESS_END = 2 ** 32;
-const INVERSE_ROWS = 128; // rows of scratch, see assembly/linalg/cholesky.ts
-const HASH_CHUNK_LIMIT = 2 ** 30;
+const HASH_BYTES_MAX = 2 ** 30;
 
 /** f32 values inside the module, row-major without gaps; valid until a mark made before it is released. */
 export interface Matrix {
@@ -69,6 +68,7 @@ interface Exports {
   readonly cholesky_solve: (r: number, n: number, ld: number, b: number, m: number, ldb: number) => void;
   readonly cholesky_invert: (r: number, n: number, ld: number, scratch: number) => void;
   readonly cholesky_inverse_diagonal: (r: number, n: number, ld: number, out: number, scratch: number) => void;
+  readonly inverse_scratch_bytes: (n: number) => number;
   readonly eigen_symmetric: (a: number, n: number, v: number) => number;
   readonly quantize_matrix: (
     ...args: [
@@ -121,7 +121,7 @@ export class Linalg {
     this.#end = mark;
   }
 
-  /** Runs `work` and drops every matrix that it made. */
+  /** Runs `work`, which may not be async, and drops every matrix that it made. */
   scope<T>(work: () => T): T {
     const mark = this.mark();
     try {
@@ -194,21 +194,19 @@ export class Linalg {
     const n = transposeB ? b.rows : b.cols;
     requireShape(b, transposeB ? n : k, transposeB ? k : n);
     requireShape(c, m, n);
-    const code = MODES.indexOf(mode);
-    const lies = [Number(transposeA), Number(transposeB)] as const;
     if (k === 0 && mode === "set") this.view(c).fill(0);
     this.#exports.matrix_multiply(
-      code,
+      MODES.indexOf(mode),
       Number(upper),
       m,
       n,
       k,
       a.ptr,
       a.cols,
-      lies[0],
+      Number(transposeA),
       b.ptr,
       b.cols,
-      lies[1],
+      Number(transposeB),
       c.ptr,
       c.cols,
     );
@@ -235,8 +233,8 @@ export class Linalg {
   /** R becomes U = R⁻¹, upper with zeros below, so that M⁻¹ = Uᵀ·U: the factor that GPTQ is usually told with. */
   invertFactor(r: Matrix): void {
     this.scope(() => {
-      const scratch = this.#take(INVERSE_ROWS, r.rows);
-      this.#exports.cholesky_invert(r.ptr, r.rows, r.cols, scratch.ptr);
+      const scratch = this.#takeBytes(this.#exports.inverse_scratch_bytes(r.rows));
+      this.#exports.cholesky_invert(r.ptr, r.rows, r.cols, scratch);
     });
   }
 
@@ -244,8 +242,8 @@ export class Linalg {
   inverseDiagonal(r: Matrix): Float64Array {
     return this.scope(() => {
       const out = this.#takeBytes(r.rows * Float64Array.BYTES_PER_ELEMENT);
-      const scratch = this.#take(INVERSE_ROWS, r.rows);
-      this.#exports.cholesky_inverse_diagonal(r.ptr, r.rows, r.cols, out, scratch.ptr);
+      const scratch = this.#takeBytes(this.#exports.inverse_scratch_bytes(r.rows));
+      this.#exports.cholesky_inverse_diagonal(r.ptr, r.rows, r.cols, out, scratch);
       return new Float64Array(this.#memory.buffer, out, r.rows).slice();
     });
   }
@@ -274,7 +272,7 @@ export class Linalg {
     });
   }
 
-  // ── Bytes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Rounding and hashing ──────────────────────────────────────────────────────────────────────────────────────────
 
   /** Quantizes job.w, which becomes W − Q. Levels are [rows, cols], scales [rows, cols / group]. */
   quantize(job: QuantizeJob): { levels: Int8Array; scales: Float32Array; loss: number } {
@@ -306,8 +304,8 @@ export class Linalg {
 
   /** XXH64 with seed 0. */
   xxh64(bytes: Uint8Array): bigint {
-    if (bytes.length > HASH_CHUNK_LIMIT) {
-      throw new SnugError("internal", `at most ${HASH_CHUNK_LIMIT} bytes are hashed at once, not ${bytes.length}`);
+    if (bytes.length > HASH_BYTES_MAX) {
+      throw new SnugError("internal", `at most ${HASH_BYTES_MAX} bytes are hashed at once, not ${bytes.length}`);
     }
     return this.scope(() => {
       const out = this.#takeBytes(BigUint64Array.BYTES_PER_ELEMENT);

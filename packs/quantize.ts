@@ -2,7 +2,7 @@
 // the tiles of format.ts. A matrix is quantized whole and encoded panel by panel, so that feedback crosses units. Which
 // weights, which Hessian and which group size are the caller's business.
 
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 import { BLOCK_COLS, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, GROUP_MAX, GROUP_MIN, ROW_TILE } from "./format";
 import type { Linalg, Matrix } from "./linalg";
 

@@ -4,7 +4,7 @@
 
 import { type FileHandle, open, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 
 const SINGLE_FILE = "model.safetensors";
 const INDEX_FILE = "model.safetensors.index.json";

@@ -2,7 +2,7 @@
 // that fit all prefixes best. Pure functions of second moments C = XᵀX / rows and of weights; where these come from and
 // how an order is applied to a checkpoint is for the callers.
 
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 import type { Linalg, Matrix } from "./linalg";
 
 const VALUE_FLOOR = 1e-7; // of the largest eigenvalue of a covariance summed in f32: what lies below is noise

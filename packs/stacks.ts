@@ -91,9 +91,9 @@ export interface UnitSizes {
 }
 
 const HEAD_CHANNELS = 16;
-const MLP_CHANNELS = 64;
+const MLP_CHANNELS = 128;
 
-/** The unit sizes for a model: 16 dimensions of each head, 64 channels of the MLP, or the nearest that its shape allows. */
+/** The unit sizes for a model: 16 dimensions of each head, 128 channels of the MLP, or the nearest that its shape allows. */
 export function unitSizes(config: ModelConfig, dtype: number): UnitSizes {
   const { headDim, heads, mlpWidth } = config;
   const fits = (channels: number) => dtype === DTYPE_F32 || (heads * channels) % BLOCK_COLS === 0;
@@ -123,8 +123,15 @@ export function groupSize(cols: number, dtype: number, most: number): number {
 }
 
 function largestDivisor(n: number, most: number, allowed: (divisor: number) => boolean): number {
-  for (let divisor = Math.min(n, most); divisor > 0; divisor--) if (n % divisor === 0 && allowed(divisor)) return divisor;
+  for (let divisor = Math.min(n, most); divisor > 0; divisor--)
+    if (n % divisor === 0 && allowed(divisor)) return divisor;
   return 0;
+}
+
+/** Which channel of an attention's output [heads × headDim] stands where in stored order. */
+export function valueChannels({ heads, headDim }: ModelConfig, { voChannels }: UnitSizes): number[] {
+  const plain = Array.from({ length: headDim }, (_, i) => i);
+  return storedRows(heads, headDim, voChannels, () => plain);
 }
 
 /**
@@ -154,7 +161,7 @@ export function attentionStacks(
   const kRows = storedRows(kvHeads, headDim, qkChannels, (head) => dims[head] as number[]);
   const plain = Array.from({ length: headDim }, (_, i) => i);
   const vRows = storedRows(kvHeads, headDim, voChannels, () => plain);
-  const oCols = storedRows(heads, headDim, voChannels, () => plain);
+  const oCols = valueChannels(config, sizes);
 
   const angles = new Float32Array((kvHeads * headDim) / 2);
   kRows.forEach((row, at) => {

@@ -1,7 +1,7 @@
 // Compiles a hub's tokenizer.json into the tokenizer tensor that the core uses as it lies (drawn in format.ts). What it
 // does not know it refuses by name: a tokenizer that is nearly right gives a model nearly right words.
 
-import { SnugError } from "../runtime/errors";
+import { SnugError } from "../runtime/index";
 import {
   ADDED_BYTES,
   ADDED_STRIP_LEFT,
@@ -52,10 +52,7 @@ const SPACES = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 /** The regular expressions that tokenizer.json files split with; assembly/pre-tokenizer.ts has their steps. */
 export const PATTERNS: readonly (readonly [regex: string, pattern: number])[] = [
   ["'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", PATTERN_GPT2],
-  [
-    `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACES}`,
-    PATTERN_LLAMA3,
-  ],
+  [`${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACES}`, PATTERN_LLAMA3],
   [`${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACES}`, PATTERN_QWEN2],
   [
     `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|${SPACES}`,
@@ -152,7 +149,12 @@ function readPreTokenizer(value: unknown): { pattern: number; flags: number } {
   if (last < 0 || steps[last].type !== "ByteLevel") {
     throw unsupported(`${keyOf(Math.max(0, last))}.type`, steps[last]?.type, '"ByteLevel" as the last step');
   }
-  if (last > 1) throw unsupported("pre_tokenizer.pretokenizers", steps.map((step) => step.type), "at most two steps");
+  if (last > 1)
+    throw unsupported(
+      "pre_tokenizer.pretokenizers",
+      steps.map((step) => step.type),
+      "at most two steps",
+    );
   const ownRegex = boolean(steps[last].use_regex ?? true, `${keyOf(last)}.use_regex`);
   const prefixSpace = boolean(steps[last].add_prefix_space, `${keyOf(last)}.add_prefix_space`);
   if (last === 0) {
@@ -228,7 +230,8 @@ function readVocabulary(value: unknown, added: AddedToken[]): Vocabulary {
       throw contradiction("added_tokens", content, `an id of its own, not ${id}, that of ${JSON.stringify(name)}`);
     }
     const own = ids.get(content);
-    if (own !== undefined && own !== id) throw contradiction("added_tokens", content, `the id ${own}, as in model.vocab`);
+    if (own !== undefined && own !== id)
+      throw contradiction("added_tokens", content, `the id ${own}, as in model.vocab`);
     bytes[id] = encode(content);
   }
   return { ids, bytes };
@@ -244,7 +247,8 @@ function readMerges(value: unknown, ids: Map<string, number>): Merge[] {
     const [leftName, rightName] = pair.map((part, i) => string(part, `${key}[${i}]`));
     const [left, right, merged] = [leftName, rightName, leftName + rightName].map((name) => {
       const id = ids.get(name);
-      if (id === undefined) throw contradiction(key, item, `tokens of model.vocab; ${JSON.stringify(name)} is not there`);
+      if (id === undefined)
+        throw contradiction(key, item, `tokens of model.vocab; ${JSON.stringify(name)} is not there`);
       return id;
     });
     merges.set(left * TOKENS_MAX + right, { left, right, rank, merged });
@@ -260,7 +264,10 @@ function readBegin(post: unknown, config: Fields, idOf: (content: string) => num
   const steps = array(fields.single, `${key}.single`).map((step, i) => object(step, `${key}.single[${i}]`));
   const names = steps.map((step, i) => {
     if (step.SpecialToken === undefined) return undefined;
-    return string(object(step.SpecialToken, `${key}.single[${i}].SpecialToken`).id, `${key}.single[${i}].SpecialToken.id`);
+    return string(
+      object(step.SpecialToken, `${key}.single[${i}].SpecialToken`).id,
+      `${key}.single[${i}].SpecialToken.id`,
+    );
   });
   const begins = names[0] === undefined ? 0 : 1;
   if (steps.length !== begins + 1 || names[begins] !== undefined) {
@@ -279,8 +286,11 @@ function findTemplate(value: unknown, key: string): { fields: Fields; key: strin
   const fields = object(value, key);
   if (fields.type === "TemplateProcessing") return { fields, key };
   if (fields.type === "ByteLevel") return undefined; // moves offsets, not tokens
-  if (fields.type !== "Sequence") throw unsupported(`${key}.type`, fields.type, '"TemplateProcessing", "ByteLevel" or none');
-  const found = array(fields.processors, `${key}.processors`).map((part, i) => findTemplate(part, `${key}.processors[${i}]`));
+  if (fields.type !== "Sequence")
+    throw unsupported(`${key}.type`, fields.type, '"TemplateProcessing", "ByteLevel" or none');
+  const found = array(fields.processors, `${key}.processors`).map((part, i) =>
+    findTemplate(part, `${key}.processors[${i}]`),
+  );
   const templates = found.filter((part) => part !== undefined);
   if (templates.length > 1) throw unsupported(`${key}.processors`, `${templates.length} templates`, "one");
   return templates[0];
@@ -290,7 +300,8 @@ function findTemplate(value: unknown, key: string): { fields: Fields; key: strin
 function configToken(config: Fields, name: string, idOf: (content: string) => number | undefined): number | undefined {
   const value = config[name];
   if (value === null || value === undefined) return undefined;
-  const content = typeof value === "string" ? value : string(object(value, name, CONFIG).content, `${name}.content`, CONFIG);
+  const content =
+    typeof value === "string" ? value : string(object(value, name, CONFIG).content, `${name}.content`, CONFIG);
   const id = idOf(content);
   if (id === undefined) throw contradiction(name, content, "a token of tokenizer.json", CONFIG);
   return id;
@@ -391,7 +402,10 @@ function byteTokens(ids: Map<string, number>): number[] {
     const id = ids.get(character);
     if (id !== undefined) tokens[byte] = id;
     else if (byte !== 0xc0 && byte !== 0xc1 && byte < 0xf5) {
-      throw unsupported("model.vocab", `no token for byte ${byte} (${JSON.stringify(character)})`, "one for each byte");
+      throw new SnugError(
+        "unsupported",
+        `${FILE}: model.vocab has no token for byte ${byte} (${JSON.stringify(character)}); byte-level text needs them all`,
+      );
     }
   }
   return tokens;

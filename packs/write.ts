@@ -248,12 +248,7 @@ function encodePrelude(header: Uint8Array, fixedBytes: number, fileBytes: number
   return prelude;
 }
 
-function encodeHeader(
-  content: PackContent,
-  fixed: FixedLayout,
-  unitHashes: readonly bigint[],
-  hash: Hash,
-): Uint8Array {
+function encodeHeader(content: PackContent, fixed: FixedLayout, unitHashes: readonly bigint[], hash: Hash): Uint8Array {
   const tensors = [
     ...content.fixed.map((tensor, i) => ({
       ...tensor,

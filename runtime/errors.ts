@@ -70,7 +70,10 @@ export function statusError(status: number, a: number, b: number, name: string):
     case STATUS_MEMORY:
       return new SnugError("memory", `the engine refused ${megabytes(a)} of memory: plan with less`);
     case STATUS_CONTEXT:
-      return new SnugError("context", `${a} tokens do not fit a context of ${b}: shorten the prompt or plan a larger context`);
+      return new SnugError(
+        "context",
+        `${a} tokens do not fit a context of ${b}: shorten the prompt or plan a larger context`,
+      );
     case STATUS_TOKEN:
       return new SnugError("usage", `token id ${a} is not below the vocabulary's ${b}`);
     case STATUS_ARGUMENT:

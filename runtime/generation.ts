@@ -64,13 +64,18 @@ export class Generation implements AsyncIterable<string> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void> {
-    for (;;) {
-      const piece = await this.#pieces.next();
-      if (piece.done) {
-        this.#result = piece.value ?? this.#result;
-        return;
+    try {
+      for (;;) {
+        const piece = await this.#pieces.next();
+        if (piece.done) {
+          this.#result = piece.value ?? this.#result;
+          return;
+        }
+        yield piece.value;
       }
-      yield piece.value;
+    } finally {
+      // Who leaves the loop ends the generation; one that has ended stays as it is.
+      await this.#pieces.return(undefined as never);
     }
   }
 
@@ -132,6 +137,7 @@ async function* generate(
     if (tokens.length < maxTokens) runStep(core, [token], prompt.length + tokens.length - 1, true);
   }
   const rest = stream.end();
+  if (stream.stopped) finishReason = "stop"; // an unfinished character can complete a stop text
   text += rest;
   if (rest !== "") yield rest;
   const ended = performance.now();
@@ -172,11 +178,17 @@ export function writeRows(
   const rows = core.view(core.exports.rows_ptr(), tokens.length * ROW_BYTES);
   for (let row = 0; row < tokens.length; row++) {
     const at = row * ROW_BYTES;
-    rows.setUint32(at + ROW_TOKEN, tokens[row] as number, true);
+    rows.setUint32(at + ROW_TOKEN, tokenId(tokens[row] as number), true);
     rows.setUint32(at + ROW_POSITION, position + row, true);
     rows.setUint32(at + ROW_SEQUENCE, 0, true);
     rows.setUint32(at + ROW_OUTPUT, wantsLogits(row) ? 1 : 0, true);
   }
+}
+
+/** A number that a u32 holds as it is; whether it is below the vocabulary is the core's to say. */
+function tokenId(token: number): number {
+  if (token >>> 0 !== token) throw new SnugError("usage", `${token} is not a token id: give whole numbers from 0 on`);
+  return token;
 }
 
 function configureSampler(core: Core, options: GenerateOptions, seed: number): void {

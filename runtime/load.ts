@@ -33,7 +33,7 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   };
   const start = (index: number) => {
     const { offset, length, address } = describe(index);
-    const done = source.read(offset, core.bytes(address, length));
+    const done = readSource(source, offset, core.bytes(address, length));
     done.catch(() => {}); // awaited below: a failure before that is not unhandled
     return { done, length };
   };
@@ -52,6 +52,18 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   }
   await host.pause();
   guarded(() => core.check(exports.load_finish()));
+}
+
+/** Reads; whatever else a source throws becomes a SnugError. */
+export async function readSource(source: Source, offset: number, target: Uint8Array): Promise<void> {
+  try {
+    await source.read(offset, target);
+  } catch (cause) {
+    if (cause instanceof SnugError) throw cause;
+    throw new SnugError("source", `cannot read ${source.name}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+    });
+  }
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {

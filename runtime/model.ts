@@ -1,11 +1,6 @@
 // A loaded model: text and tokens in, text and tokens out.
 
-import {
-  HEADER_BEGIN_TOKEN,
-  HEADER_END_TOKENS,
-  HEADER_VOCABULARY,
-  NONE,
-} from "../packs/format";
+import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_VOCABULARY, NONE } from "../packs/format";
 import { type Message, renderChat } from "./chat";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";

@@ -41,7 +41,9 @@ async function openSource(location: string): Promise<Source> {
 
 async function loadModule(file: string): Promise<WebAssembly.Module> {
   const bytes = await readFile(new URL(file, import.meta.url)).catch((cause: NodeJS.ErrnoException) => {
-    throw new SnugError("source", `cannot read ${file} beside the program (${reason(cause)}): run npm run build`, { cause });
+    throw new SnugError("source", `cannot read ${file} beside the program (${reason(cause)}): run npm run build`, {
+      cause,
+    });
   });
   return WebAssembly.compile(bytes);
 }
@@ -56,7 +58,10 @@ function spareMemory(): SpareMemory {
     how = "what the control group's limit leaves";
   }
   const bytes = Math.max(0, Math.floor(free * SPARE_SHARE - NODE_BYTES));
-  return { bytes, how: `${SPARE_SHARE * 100}% of ${how} (${Math.round(free / 1e6)} MB) less ${NODE_BYTES / 1e6} MB for Node` };
+  return {
+    bytes,
+    how: `${SPARE_SHARE * 100}% of ${how} (${Math.round(free / 1e6)} MB) less ${NODE_BYTES / 1e6} MB for Node`,
+  };
 }
 
 /** Memory that can be had without swapping. os.freemem() leaves out what caches would give back. */

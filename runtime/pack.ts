@@ -1,12 +1,19 @@
 // An opened pack: its header in a core of its own, which answers what fits; loading makes another core, of exactly
 // the planned size.
 
-import { HEADER_CONTEXT, HEADER_INFO, HEADER_LAYERS, HEADER_UNITS, HEADER_VOCABULARY, PRELUDE_BYTES } from "../packs/format";
+import {
+  HEADER_CONTEXT,
+  HEADER_INFO,
+  HEADER_LAYERS,
+  HEADER_UNITS,
+  HEADER_VOCABULARY,
+  PRELUDE_BYTES,
+} from "../packs/format";
 import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
 import { type Info, parseInfo } from "./info";
-import { type LoadOptions, loadPlan } from "./load";
+import { type LoadOptions, loadPlan, readSource } from "./load";
 import { Model } from "./model";
 import { makePlan, type Plan, type PlanOptions } from "./plan";
 
@@ -45,11 +52,11 @@ export class Pack {
     const core = new Core(module, source.name);
     const { exports } = core;
     const prelude = new Uint8Array(PRELUDE_BYTES);
-    await source.read(0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
+    await readSource(source, 0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
     core.bytes(exports.pack_prelude_ptr(), PRELUDE_BYTES).set(prelude);
     const headerBytes = guarded(() => core.check(exports.pack_prelude(source.size)));
     const header = new Uint8Array(headerBytes);
-    await source.read(PRELUDE_BYTES, header);
+    await readSource(source, PRELUDE_BYTES, header);
     core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
     guarded(() => core.check(exports.pack_header()));
     guarded(() => core.check(exports.plan_shape(0, 0, 0, 0)));

@@ -16,20 +16,20 @@ import {
   OP_MATMUL,
   OP_ROLE,
 } from "../assembly/abi";
-import { HEADER_STACKS, NONE, STACK_BYTES, STACK_LAYER } from "../packs/format";
+import { NONE } from "../packs/format";
 import { guarded } from "./core";
 import { SnugError } from "./errors";
 import { writeRows } from "./generation";
 import type { Model } from "./model";
 
-/** Sees the activations [rows, cols] that a matrix of this role is about to multiply; valid during the call. */
-export type Observe = (role: number, input: Float32Array, cols: number) => void;
-
-interface Op {
-  readonly code: number;
+/** One op of the program, as far as an observer needs to know it. */
+export interface Op {
+  /** null: before or after all layers. */
   readonly layer: number | null;
+  /** ROLE_* of the matrix that the op multiplies with, or 0. */
   readonly role: number;
-  readonly input: number;
+  /** Of a matrix: where its input [rows, cols] lies. */
+  readonly inputPtr: number;
   readonly cols: number;
 }
 
@@ -44,7 +44,8 @@ export class Probe {
     this.#model = model;
     const { core } = model;
     const embed = core.view(core.exports.program_ptr(), OP_BYTES);
-    if (embed.getUint32(OP_CODE, true) !== OP_EMBED) throw new SnugError("internal", "a program begins with its embedding");
+    if (embed.getUint32(OP_CODE, true) !== OP_EMBED)
+      throw new SnugError("internal", "a program begins with its embedding");
     this.#stream = embed.getUint32(EMBED_OUT, true);
     this.width = embed.getUint32(EMBED_WIDTH, true);
     this.#readProgram();
@@ -63,20 +64,29 @@ export class Probe {
     return this.#model.core.floats(this.#stream, this.#rows * this.width);
   }
 
-  /** Looks up the rows' tokens in the embedding. */
+  get vocabulary(): number {
+    return this.#model.vocabulary;
+  }
+
+  /** Looks up the rows' tokens: the stream as it goes into the first layer. */
   embed(): void {
-    this.#run(0, 1);
+    this.run(0, 1);
   }
 
-  /** Runs layers [first, end) on the stream. */
-  layers(first: number, end: number, observe?: Observe): void {
-    this.#stretch((op) => op.layer !== null && op.layer >= first && op.layer < end, observe);
+  /** The program; narrow() makes another one. */
+  get ops(): readonly Op[] {
+    return this.#ops;
   }
 
-  /** Runs what follows the layers: the rows' logits, which score() reads. */
-  end(observe?: Observe): void {
-    const last = this.#ops.findLastIndex((op) => op.layer !== null);
-    this.#stretch((_, index) => index > Math.max(last, 0), observe);
+  /** Runs the ops [first, end) on what the ops before have left. */
+  run(first: number, end: number): void {
+    const { core } = this.#model;
+    guarded(() => core.check(core.exports.step_ops(first, end)));
+  }
+
+  /** What an op is about to multiply its matrix with: f32 [rows, cols], valid until the next run(). */
+  input(op: Op): Float32Array {
+    return this.#model.core.floats(op.inputPtr, this.#rows * op.cols);
   }
 
   /** −ln p of a token by the logits of row `row`, and whether it is the likeliest. */
@@ -102,53 +112,18 @@ export class Probe {
     this.#readProgram();
   }
 
-  /** The layer of each stack. */
-  stackLayers(): number[] {
-    const { core } = this.#model;
-    return Array.from({ length: core.exports.pack_count(HEADER_STACKS) }, (_, stack) =>
-      core.view(core.exports.stack_ptr(stack), STACK_BYTES).getUint32(STACK_LAYER, true),
-    );
-  }
-
-  #stretch(chosen: (op: Op, index: number) => boolean, observe: Observe | undefined): void {
-    const first = this.#ops.findIndex(chosen);
-    if (first < 0) return;
-    const end = this.#ops.findLastIndex(chosen) + 1;
-    if (!observe) {
-      this.#run(first, end);
-      return;
-    }
-    let from = first;
-    let seen = 0;
-    for (let index = first; index < end; index++) {
-      const op = this.#ops[index] as Op;
-      if (op.code !== OP_MATMUL || op.input === seen) continue;
-      this.#run(from, index);
-      from = index;
-      // Matrices that follow each other on the same input are shown once.
-      seen = op.input;
-      observe(op.role, this.#model.core.floats(op.input, this.#rows * op.cols), op.cols);
-    }
-    this.#run(from, end);
-  }
-
-  #run(first: number, end: number): void {
-    const { core } = this.#model;
-    guarded(() => core.check(core.exports.step_ops(first, end)));
-  }
-
   #readProgram(): void {
     const { core } = this.#model;
     this.#ops = Array.from({ length: core.exports.program_length() }, (_, index) => {
       const record = core.view((core.exports.program_ptr() >>> 0) + index * OP_BYTES, OP_BYTES);
       const at = (offset: number) => record.getUint32(offset, true);
       const panels = at(MATMUL_AXIS) === AXIS_COLS ? at(MATMUL_PANELS) : 1;
+      const isMatrix = at(OP_CODE) === OP_MATMUL;
       return {
-        code: at(OP_CODE),
         layer: at(OP_LAYER) === NONE ? null : at(OP_LAYER),
-        role: at(OP_ROLE),
-        input: at(MATMUL_IN),
-        cols: at(MATMUL_COLS) * panels,
+        role: isMatrix ? at(OP_ROLE) : 0,
+        inputPtr: isMatrix ? at(MATMUL_IN) : 0,
+        cols: isMatrix ? at(MATMUL_COLS) * panels : 0,
       };
     });
   }

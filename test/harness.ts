@@ -11,7 +11,15 @@ interface ArrayType<T> {
   new (buffer: ArrayBuffer, offset: number, length: number): T;
   readonly BYTES_PER_ELEMENT: number;
 }
-type AnyArray = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array | Float32Array | Float64Array;
+type AnyArray =
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | Float32Array
+  | Float64Array;
 
 export interface TestModule {
   kind: ModuleKind;

@@ -28,10 +28,7 @@ const byteLevel = (useRegex: boolean, prefixSpace = false) => ({
 /** A pre-tokenizer that splits with one of PATTERNS. */
 export const split = (regex: string) => ({
   type: "Sequence",
-  pretokenizers: [
-    { type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false },
-    byteLevel(false),
-  ],
+  pretokenizers: [{ type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false }, byteLevel(false)],
 });
 
 const digits = (each: boolean) => ({
@@ -52,7 +49,10 @@ export function variants(): Variant[] {
     make("digits", { pre_tokenizer: digits(true) }),
     make("digit runs", { pre_tokenizer: digits(false) }),
     make("NFC", { normalizer: NFC }),
-    make("NFC, prefix space", { normalizer: { type: "Sequence", normalizers: [NFC] }, pre_tokenizer: byteLevel(true, true) }),
+    make("NFC, prefix space", {
+      normalizer: { type: "Sequence", normalizers: [NFC] },
+      pre_tokenizer: byteLevel(true, true),
+    }),
     make("NFC, qwen35", { normalizer: NFC, pre_tokenizer: split(PATTERNS[3][0]) }),
     make("NFC, tekken", { normalizer: NFC, pre_tokenizer: split(PATTERNS[4][0]) }),
     make("ignore_merges", {}, { ignore_merges: true }),
@@ -138,10 +138,10 @@ export function randomText(random: Random): string {
   return text;
 }
 
-/** Any code point but U+017F, on whose folding the JavaScript library differs from the original. */
+/** An assigned code point, but not U+017F, on whose folding the JavaScript library differs from the original. */
 function randomCharacter(random: Random): string {
-  const point = random.int(3) ? random.int(0x3000) : random.int(0x110000);
-  return point === 0x17f ? "ſs" : String.fromCodePoint(point);
+  const character = String.fromCodePoint(random.int(3) ? random.int(0x3000) : random.int(0x110000));
+  return character === "ſ" || /\p{Cn}/u.test(character) ? "x" : character;
 }
 
 /** Texts on which an implementation may well go wrong. */

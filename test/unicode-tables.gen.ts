@@ -41,13 +41,13 @@ export function unicodeTables(): UnicodeTables {
 }
 
 /** `point × unit + value` wherever the value changes. */
-function breaks(valueOf: (point: number) => number, unit: number): number[] {
+function breaks(value: (point: number) => number, unit: number): number[] {
   const out: number[] = [];
   let last = -1;
   for (let point = 0; point <= LAST; point++) {
-    const value = isSurrogate(point) ? last : valueOf(point);
-    if (value !== last) out.push(point * unit + value);
-    last = value;
+    const here = isSurrogate(point) ? last : value(point);
+    if (here !== last) out.push(point * unit + here);
+    last = here;
   }
   return out;
 }
@@ -98,7 +98,7 @@ function combining(decomposed: number[], composed: number[]): (point: number) =>
   const rankOf = new Map<number, number>();
   const isStable = (point: number) => text(point).normalize("NFD") === text(point);
   for (let point = 0x300; point <= LAST; point++) {
-    if (isSurrogate(point) || isHangul(point) || !isStable(point)) continue;
+    if (isSurrogate(point) || !/\p{M}/u.test(text(point)) || !isStable(point)) continue;
     if (point === iota || reorders(point, overlay) || reorders(iota, point)) {
       let at = 0;
       while (at < ranks.length && reorders(point, ranks[at])) at++;
@@ -114,7 +114,7 @@ function combining(decomposed: number[], composed: number[]): (point: number) =>
     if (rank !== undefined) return rank;
     const isJamo = (point >= 0x1161 && point <= 0x1175) || (point >= 0x11a8 && point <= 0x11c2);
     const first = points(text(point).normalize("NFD"))[0];
-    return isJamo || seconds.has(point) || rankOf.has(first) ? COMPOSES_BACKWARD : 0;
+    return isJamo || seconds.has(first) || rankOf.has(first) ? COMPOSES_BACKWARD : 0;
   };
 }
 

@@ -82,7 +82,38 @@ export function attention(op: usize, steps: usize, count: u32): void {
 function add_scores(scores: usize, q: usize, k: usize, stride: u32, channels: u32, positions: u32): void {
   const bytes = channels * 4;
   const wide = (channels & ~3) * 4;
-  for (let i: u32 = 0; i < positions; i++) {
+  let i: u32 = 0;
+  if (wide == bytes) {
+    // Four positions at once: their four sums are added up crosswise.
+    for (; i + 4 <= positions; i += 4) {
+      let s0 = f32x4.splat(0);
+      let s1 = f32x4.splat(0);
+      let s2 = f32x4.splat(0);
+      let s3 = f32x4.splat(0);
+      let k0 = k;
+      let k1 = k + stride;
+      let k2 = k1 + stride;
+      let k3 = k2 + stride;
+      for (let c: u32 = 0; c < wide; c += 16) {
+        const query = v128.load(q + c);
+        s0 = f32x4.add(s0, f32x4.mul(query, v128.load(k0)));
+        s1 = f32x4.add(s1, f32x4.mul(query, v128.load(k1)));
+        s2 = f32x4.add(s2, f32x4.mul(query, v128.load(k2)));
+        s3 = f32x4.add(s3, f32x4.mul(query, v128.load(k3)));
+        k0 += 16;
+        k1 += 16;
+        k2 += 16;
+        k3 += 16;
+      }
+      const a = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
+      const b = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
+      const sums = f32x4.add(v128.shuffle<f32>(a, b, 0, 1, 4, 5), v128.shuffle<f32>(a, b, 2, 3, 6, 7));
+      v128.store(scores, f32x4.add(v128.load(scores), sums));
+      scores += 16;
+      k += stride << 2;
+    }
+  }
+  for (; i < positions; i++) {
     let sums = f32x4.splat(0);
     let c: u32 = 0;
     for (; c < wide; c += 16) sums = f32x4.add(sums, f32x4.mul(v128.load(q + c), v128.load(k + c)));
@@ -118,18 +149,30 @@ function softmax(scores: usize, positions: u32, scale: f32): f32 {
 }
 
 /** out[c] = Σ_i p[i] · v[i][c] × factor; v's positions are `stride` bytes apart. */
-function add_values(
-  out: usize,
-  p: usize,
-  v: usize,
-  stride: u32,
-  channels: u32,
-  positions: u32,
-  factor: f32,
-): void {
+function add_values(out: usize, p: usize, v: usize, stride: u32, channels: u32, positions: u32, factor: f32): void {
   const wide = (channels & ~3) * 4;
   const bytes = channels * 4;
+  const factors = f32x4.splat(factor);
   let c: u32 = 0;
+  for (; c + 64 <= wide; c += 64) {
+    let s0 = f32x4.splat(0);
+    let s1 = f32x4.splat(0);
+    let s2 = f32x4.splat(0);
+    let s3 = f32x4.splat(0);
+    let value = v + c;
+    for (let i: u32 = 0; i < positions; i++) {
+      const share = v128.load32_splat(p + i * 4);
+      s0 = f32x4.add(s0, f32x4.mul(share, v128.load(value)));
+      s1 = f32x4.add(s1, f32x4.mul(share, v128.load(value, 16)));
+      s2 = f32x4.add(s2, f32x4.mul(share, v128.load(value, 32)));
+      s3 = f32x4.add(s3, f32x4.mul(share, v128.load(value, 48)));
+      value += stride;
+    }
+    v128.store(out + c, f32x4.mul(s0, factors));
+    v128.store(out + c, f32x4.mul(s1, factors), 16);
+    v128.store(out + c, f32x4.mul(s2, factors), 32);
+    v128.store(out + c, f32x4.mul(s3, factors), 48);
+  }
   for (; c < wide; c += 16) {
     let sums = f32x4.splat(0);
     let value = v + c;
@@ -137,7 +180,7 @@ function add_values(
       sums = f32x4.add(sums, f32x4.mul(v128.load32_splat(p + i * 4), v128.load(value)));
       value += stride;
     }
-    v128.store(out + c, f32x4.mul(sums, f32x4.splat(factor)));
+    v128.store(out + c, f32x4.mul(sums, factors));
   }
   for (; c < bytes; c += 4) {
     let sum: f32 = 0;

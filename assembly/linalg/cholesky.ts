@@ -1,13 +1,13 @@
-// Cholesky factors and what they solve. The factor is the upper one, M = R·Rᵀ, found from the last column to the
-// first: row i of R⁻¹ᵀ… then depends on the columns from i on only, which is the order in which a quantizer that
-// passes errors to the right needs it. Systems have their right-hand sides as rows: X·M = B. Everything is recursive,
-// so that nearly all work is large products.
+// Cholesky factors and what they solve. The factor is the upper one, M = R·Rᵀ, found from the last column to the first:
+// its inverse is GPTQ's factor of M⁻¹, so one factorization serves solving and quantizing. Right-hand sides are rows,
+// X·M = B. Everything is recursive over halves, so that nearly all work is large products.
 
 import { ALL, element, multiply, PLAIN, SUBTRACT, TRANSPOSED, UPPER_PART } from "./gemm";
 import { lanes_add, lanes_load, lanes_store } from "./lanes";
 import { lanes_scratch } from "./workspace";
 
-const BASE: u32 = 32;
+const BASE: u32 = 32; // order at which recursion ends
+const INVERSE_ROWS: u32 = 128; // of an inverse, found at a time
 
 /**
  * M [n, n], upper triangle → R, in place; the lower triangle is left undefined. Returns 0, or p if the pivot of
@@ -125,7 +125,7 @@ function solve_right_transposed_base(rPtr: usize, n: u32, ld: u32, bPtr: usize, 
   }
 }
 
-/** Columns of R's upper triangle as rows [n, BASE] in scratch. */
+/** Columns of R's upper triangle as rows [n, BASE] in scratch; n ≤ BASE, and BASE² values fit a block of lanes. */
 function transpose_base(rPtr: usize, n: u32, ld: u32): usize {
   const columns = lanes_scratch(1);
   for (let i: u32 = 0; i < n; i++) {
@@ -134,9 +134,12 @@ function transpose_base(rPtr: usize, n: u32, ld: u32): usize {
   return columns;
 }
 
-/**
- * R → U = R⁻¹ in place, so that M⁻¹ = Uᵀ·U; the lower triangle becomes zero. scratch: f32 [INVERSE_ROWS, n].
- */
+/** Scratch that the two functions below need. */
+export function inverse_scratch_bytes(n: u32): usize {
+  return ((INVERSE_ROWS as usize) * n) << 2;
+}
+
+/** R → U = R⁻¹ in place, so that M⁻¹ = Uᵀ·U; the lower triangle becomes zero. */
 export function cholesky_invert(rPtr: usize, n: u32, ld: u32, scratch: usize): void {
   for (let row: u32 = 0; row < n; row += INVERSE_ROWS) {
     const rows = min<u32>(INVERSE_ROWS, n - row);
@@ -148,7 +151,7 @@ export function cholesky_invert(rPtr: usize, n: u32, ld: u32, scratch: usize): v
   }
 }
 
-/** out f64 [n] = diagonal of M⁻¹ from R. scratch: f32 [INVERSE_ROWS, n]. */
+/** out f64 [n] = diagonal of M⁻¹ from R. */
 export function cholesky_inverse_diagonal(rPtr: usize, n: u32, ld: u32, out: usize, scratch: usize): void {
   memory.fill(out, 0, (n as usize) << 3);
   for (let row: u32 = 0; row < n; row += INVERSE_ROWS) {
@@ -173,6 +176,3 @@ function inverse_rows(rPtr: usize, n: u32, ld: u32, row: u32, rows: u32, out: us
   for (let i: u32 = 0; i < rows; i++) store<f32>(element(out, cols, i, i), 1);
   solve_right(element(rPtr, ld, row, row), cols, ld, out, rows, cols);
 }
-
-/** Rows of an inverse that are found at a time. */
-export const INVERSE_ROWS: u32 = 128;

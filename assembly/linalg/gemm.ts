@@ -151,28 +151,29 @@ function finish_row(cPtr: usize, left: v128, right: v128, mode: u32): void {
  * `along`: a line's values are neighbours in memory and lines are ld apart; otherwise the other way round.
  */
 function pack(src: usize, ld: u32, along: bool, lines: u32, depth: u32, width: u32, dst: usize): void {
-  const lineStep: usize = along ? (ld as usize) << 2 : 4;
-  const depthStep: usize = along ? 4 : (ld as usize) << 2;
-  const widthBytes = (width as usize) << 2;
-  for (let line: u32 = 0; line < lines; line += width) {
-    const there = min<u32>(width, lines - line);
-    for (let part: u32 = 0; part < width; part += 4) {
-      const from = src + lineStep * part;
-      const to = dst + (part << 2);
-      if (part + 4 <= there) {
-        if (along) pack_along(from, lineStep, depth, to, widthBytes);
-        else pack_across(from, depthStep, depth, to, widthBytes);
-      } else {
-        pack_rest(from, lineStep, depthStep, there > part ? there - part : 0, depth, to, widthBytes);
-      }
-    }
-    src += lineStep * width;
-    dst += widthBytes * depth;
+  const stepBytes = (ld as usize) << 2;
+  const end = ((lines + width - 1) / width) * width;
+  let line: u32 = 0;
+  for (; line + 4 <= lines; line += 4) {
+    const to = place(dst, line, depth, width);
+    if (along) pack_along(src + stepBytes * line, stepBytes, depth, to, width);
+    else pack_across(src + (line << 2), stepBytes, depth, to, width);
+  }
+  const lineStep: usize = along ? stepBytes : 4;
+  const depthStep: usize = along ? 4 : stepBytes;
+  for (; line < end; line++) {
+    pack_line(src + lineStep * line, depthStep, line < lines, depth, place(dst, line, depth, width), width);
   }
 }
 
+/** Where the first value of a line lies in the panels; the next ones follow `width` values apart. */
+function place(dst: usize, line: u32, depth: u32, width: u32): usize {
+  return dst + (((line / width) * depth * width + (line % width)) << 2);
+}
+
 /** Four lines whose values are neighbours: 4 × 4 transposes. */
-function pack_along(src: usize, lineStep: usize, depth: u32, dst: usize, dstStep: usize): void {
+function pack_along(src: usize, lineStep: usize, depth: u32, dst: usize, width: u32): void {
+  const dstStep = (width as usize) << 2;
   let d: u32 = 0;
   for (; d + 4 <= depth; d += 4) {
     const a = v128.load(src);
@@ -190,33 +191,23 @@ function pack_along(src: usize, lineStep: usize, depth: u32, dst: usize, dstStep
     src += 16;
     dst += 4 * dstStep;
   }
-  if (d < depth) pack_rest(src, lineStep, 4, 4, depth - d, dst, dstStep);
+  for (let i: u32 = 0; i < 4; i++) pack_line(src + lineStep * i, 4, true, depth - d, dst + (i << 2), width);
 }
 
 /** Four lines that are neighbours: plain copies. */
-function pack_across(src: usize, depthStep: usize, depth: u32, dst: usize, dstStep: usize): void {
+function pack_across(src: usize, depthStep: usize, depth: u32, dst: usize, width: u32): void {
   for (let d: u32 = 0; d < depth; d++) {
     v128.store(dst, v128.load(src));
     src += depthStep;
-    dst += dstStep;
+    dst += width << 2;
   }
 }
 
-/** The first `there` of four lines, value by value; zeros for the others. */
-function pack_rest(
-  src: usize,
-  lineStep: usize,
-  depthStep: usize,
-  there: u32,
-  depth: u32,
-  dst: usize,
-  dstStep: usize,
-): void {
+/** One line value by value; zeros if it is not there. */
+function pack_line(src: usize, depthStep: usize, there: bool, depth: u32, dst: usize, width: u32): void {
   for (let d: u32 = 0; d < depth; d++) {
-    for (let i: u32 = 0; i < 4; i++) {
-      store<f32>(dst + (i << 2), i < there ? load<f32>(src + lineStep * i) : 0);
-    }
+    store<f32>(dst, there ? load<f32>(src) : 0);
     src += depthStep;
-    dst += dstStep;
+    dst += width << 2;
   }
 }

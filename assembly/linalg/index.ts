@@ -8,11 +8,14 @@ export {
   cholesky_inverse_diagonal,
   cholesky_invert,
   cholesky_solve,
+  inverse_scratch_bytes,
 } from "./cholesky";
 export { eigen_symmetric } from "./eigen";
 export { multiply as matrix_multiply } from "./gemm";
 export { quantize_matrix } from "./gptq";
 export { workspace_end } from "./workspace";
+
+const MIRROR_BLOCK: u32 = 16; // columns: a cache line of each row read
 
 /** C [cols, cols] += Xᵀ·X of X f32 [rows, cols], upper triangle; what lies below is undefined until mirrored. */
 export function gram_add(xPtr: usize, rows: u32, cols: u32, cPtr: usize): void {
@@ -29,8 +32,6 @@ export function matrix_mirror(cPtr: usize, n: u32): void {
     }
   }
 }
-
-const MIRROR_BLOCK: u32 = 16; // columns: a cache line of each row read
 
 /** XXH64 (seed 0) as u64 at out. */
 export function hash_xxh64(ptr: usize, bytes: usize, out: usize): void {

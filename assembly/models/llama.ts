@@ -200,7 +200,13 @@ export function llama_program(scores: usize, logits: usize): void {
   emit_select(x, selected, width);
   emit_norm(FLAG_OUTPUTS, selected, selected, fixed_tensor(ROLE_FINAL_NORM, NONE));
   const head = fixed_tensor(ROLE_HEAD, NONE);
-  emit_matmul(FLAG_OUTPUTS, head != 0 ? head : fixed_tensor(ROLE_EMBEDDING, NONE), selected, logits, pack_field(HEADER_VOCABULARY));
+  emit_matmul(
+    FLAG_OUTPUTS,
+    head != 0 ? head : fixed_tensor(ROLE_EMBEDDING, NONE),
+    selected,
+    logits,
+    pack_field(HEADER_VOCABULARY),
+  );
 }
 
 function buffer(rows: u32, floats: u32): usize {

@@ -1,0 +1,202 @@
+// snug run: a pack, cut to a budget, continues a prompt. The text goes to stdout as it comes, everything else to
+// stderr.
+
+import { fstatSync } from "node:fs";
+import { addAbortSignal } from "node:stream";
+import { type GenerateResult, type Generation, type Model, type Pack, SnugError, type Speed } from "../runtime/index";
+import {
+  BUDGET_OPTIONS,
+  type Budget,
+  CONTEXT_OPTION,
+  checkBudget,
+  chooseBudget,
+  loadModel,
+  planFacts,
+  withPack,
+} from "./budget";
+import { type Command, count, flag, given, number, text, texts, tokenIds, usage, type Values } from "./options";
+import { digits, grouped, lookOf, megabytes, percent, plain, printJson, say } from "./output";
+
+const DEFAULT_PROMPT = "Once upon a time";
+const STDIN_HINT_MS = 1000;
+const ECHOED_CHARACTERS = 400;
+
+const OPTIONS = {
+  ...BUDGET_OPTIONS,
+  context: CONTEXT_OPTION,
+  "max-tokens": count("N", 1, "most tokens to make (as many as the context has room for)"),
+  temperature: number("T", 0, 100, "0 always takes the likeliest token (0.7)"),
+  "top-k": count("N", 0, "only the N likeliest tokens; 0: all (40)"),
+  "top-p": number("P", 0, 1, "only the likeliest tokens that together have this probability (0.95)"),
+  "min-p": number("P", 0, 1, "only tokens at least this likely, relative to the likeliest (0.05)"),
+  "repeat-penalty": number("R", 0.01, 100, "makes tokens that were there before less likely; 1: off (1.1)"),
+  stop: texts("TEXT", "end before this text; may be given several times"),
+  seed: count("N", 0, "the same seed gives the same text (drawn at random)", Number.MAX_SAFE_INTEGER),
+  chat: flag("send PROMPT as a user's turn through the pack's chat template"),
+  system: text("TEXT", "with --chat: what the system turn says"),
+  tokens: tokenIds("token ids as the prompt, such as 1,2,3, instead of PROMPT"),
+  json: flag("print text, tokens, speeds and the plan as one JSON object"),
+};
+type RunValues = Values<typeof OPTIONS>;
+
+export const runCommand: Command<typeof OPTIONS> = {
+  name: "run",
+  summary: "Continue a prompt with a pack, cut to the memory there is.",
+  words: ["FILE", "[PROMPT]"],
+  about: `
+PROMPT is continued as it stands. "-", or no PROMPT and something piped in,
+reads it from stdin (the newline at its end is left out). Without --memory and
+--pruning as much is kept as the machine can spare memory for.
+
+  snug run tale.snug "The old lighthouse" --memory 12MB
+  snug run chat.snug "Name three rivers." --chat --temperature 0
+  snug run tale.snug --json < prompt.txt`,
+  options: OPTIONS,
+  async run(values, [file = "", prompt], signal) {
+    checkOptions(values, prompt);
+    await withPack(file, async (pack) => {
+      const budget = chooseBudget(pack, values, "spare");
+      const words = values.tokens ? undefined : await readPrompt(prompt, signal);
+      if (words === "" && values.chat) throw usage("the prompt is empty: give the text of a user's turn");
+      if (!values.json) describe(pack, budget);
+      const model = await loadModel(pack, budget.plan, signal);
+      try {
+        await generate(model, values, words, signal);
+      } finally {
+        model.dispose();
+      }
+    });
+  },
+};
+
+function checkOptions(values: RunValues, prompt: string | undefined): void {
+  checkBudget(values);
+  if (values.tokens && prompt !== undefined) throw usage("--tokens is the prompt: leave PROMPT out");
+  if (values.tokens && values.chat) throw usage("--chat wants a text as its PROMPT, not --tokens");
+  if (values.system !== undefined && !values.chat) throw usage("--system is a turn of a chat: add --chat");
+}
+
+// ── The prompt ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function readPrompt(prompt: string | undefined, signal: AbortSignal): Promise<string> {
+  if (prompt !== undefined && prompt !== "-") return prompt;
+  if (prompt === "-" || isPiped()) {
+    const piped = await readStdin(signal);
+    if (prompt === "-" || piped !== "") return piped;
+  }
+  say(`No prompt was given: continuing "${DEFAULT_PROMPT}".`);
+  return DEFAULT_PROMPT;
+}
+
+/** Is there a file or a program at the other end of stdin, rather than a terminal or nothing? */
+function isPiped(): boolean {
+  try {
+    const stat = fstatSync(0);
+    return stat.isFile() || stat.isFIFO() || stat.isSocket();
+  } catch {
+    return false; // closed
+  }
+}
+
+async function readStdin(signal: AbortSignal): Promise<string> {
+  const hint = setTimeout(() => say("Reading the prompt from stdin; Ctrl-D ends it."), STDIN_HINT_MS);
+  try {
+    const chunks: Buffer[] = [];
+    for await (const chunk of addAbortSignal(signal, process.stdin)) chunks.push(chunk as Buffer);
+    return new TextDecoder().decode(Buffer.concat(chunks)).replace(/\r?\n$/, "");
+  } finally {
+    clearTimeout(hint);
+  }
+}
+
+// ── The plan, in words ──────────────────────────────────────────────────────────────────────────────────────────────
+
+function describe(pack: Pack, { plan, how }: Budget): void {
+  const { dim, bold } = lookOf(process.stderr);
+  const quality = plan.expectedPerplexity === null ? "" : `, expected perplexity ${digits(plan.expectedPerplexity)}`;
+  const cut = plan.keptUnits === plan.units ? "nothing is pruned" : `pruning rate ${percent(plan.pruningRate)}`;
+  const units = `${grouped(plan.keptUnits)} of ${grouped(plan.units)} units`;
+  say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.layers} layers, ${megabytes(pack.size)}`);
+  say(`${dim("budget ")} ${megabytes(plan.memoryBytes)}: ${how}`);
+  say(`${dim("plan   ")} ${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}, context ${plan.context}`);
+  say(`${dim("kept   ")} ${units}, ${cut}${quality}`);
+  say();
+}
+
+// ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function generate(model: Model, values: RunValues, prompt: string | undefined, signal: AbortSignal) {
+  const generation = start(model, values, prompt, signal);
+  const look = lookOf(process.stderr);
+  const people = process.stdout.isTTY === true && process.stderr.isTTY === true && !values.json;
+  if (people && prompt && !values.chat && prompt.length <= ECHOED_CHARACTERS) process.stderr.write(look.dim(prompt));
+
+  let text = "";
+  let result: GenerateResult | undefined;
+  try {
+    for await (const piece of generation) {
+      text += piece;
+      if (!values.json) process.stdout.write(piece);
+    }
+    result = await generation.result();
+  } catch (error) {
+    // Stopped by Ctrl-C: what there is remains.
+    if (values.json && signal.aborted) printJson(unfinished(model, text));
+    throw error;
+  } finally {
+    if (text !== "" && !text.endsWith("\n") && !values.json && (result || people)) process.stdout.write("\n");
+  }
+  if (values.json) {
+    printJson({ ...result, plan: planFacts(model.plan) });
+    return;
+  }
+  if (!hasTokenizer(model)) process.stdout.write(`${result.tokens.join(",")}\n`);
+  describeSpeed(result);
+}
+
+function start(model: Model, values: RunValues, prompt: string | undefined, signal: AbortSignal): Generation {
+  const options = {
+    ...given({
+      maxTokens: values["max-tokens"],
+      temperature: values.temperature,
+      topK: values["top-k"],
+      topP: values["top-p"],
+      minP: values["min-p"],
+      repeatPenalty: values["repeat-penalty"],
+      stop: values.stop,
+      seed: values.seed,
+    }),
+    signal,
+  };
+  if (values.tokens) return model.generate(values.tokens, options);
+  if (!values.chat) return model.generate(prompt as string, options);
+  const system = values.system === undefined ? [] : [{ role: "system", content: values.system }];
+  return model.chat([...system, { role: "user", content: prompt as string }], options);
+}
+
+/** The result's shape for a generation that was stopped: what only its end would have told is null. */
+function unfinished(model: Model, text: string) {
+  const unknown = { tokens: null, seed: null, prompt: null, decode: null };
+  return { text, ...unknown, finishReason: "aborted", plan: planFacts(model.plan) };
+}
+
+function hasTokenizer(model: Model): boolean {
+  try {
+    model.encode("");
+    return true;
+  } catch (error) {
+    if (error instanceof SnugError && error.code === "unsupported") return false;
+    throw error;
+  }
+}
+
+function describeSpeed({ finishReason, prompt, decode, seed }: GenerateResult): void {
+  const { dim } = lookOf(process.stderr);
+  const width = String(Math.max(prompt.tokens, decode.tokens)).length;
+  const speed = ({ tokens, tokensPerSecond }: Speed) =>
+    `${String(tokens).padStart(width)} tokens, ${tokensPerSecond.toFixed(tokensPerSecond < 100 ? 1 : 0)} tok/s`;
+  const end = finishReason === "length" ? "as long as it may be" : "came to its end";
+  say();
+  say(`${dim("prompt ")} ${speed(prompt)}`);
+  say(`${dim("answer ")} ${speed(decode)}, ${end} (seed ${seed})`);
+}

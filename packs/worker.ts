@@ -1,0 +1,21 @@
+// A worker thread's entry: one Shard, called by message. Calls are answered in the order in which they come.
+
+import { parentPort } from "node:worker_threads";
+import { Shard } from "./shard";
+import type { Answer, Call } from "./shards";
+
+const shard = Shard.create();
+let last: Promise<void> = Promise.resolve();
+
+parentPort?.on("message", ({ id, method, args }: Call) => {
+  last = last.then(async () => {
+    let answer: Answer;
+    try {
+      const work = (await shard)[method] as (...values: unknown[]) => Promise<unknown>;
+      answer = { id, value: await work.apply(await shard, args) };
+    } catch (error) {
+      answer = { id, error };
+    }
+    parentPort?.postMessage(answer);
+  });
+});

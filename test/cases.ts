@@ -1,0 +1,635 @@
+// What every executor's ops must do: one list of cases, each an op record with its buffers, what they must hold
+// afterwards by test/reference.ts, and how far off rounding may bring it. No executor is known here.
+
+import {
+  ATTENTION_HEADS,
+  ATTENTION_K,
+  ATTENTION_K_CACHE,
+  ATTENTION_KV_HEADS,
+  ATTENTION_OUT,
+  ATTENTION_Q,
+  ATTENTION_QK_CHANNELS,
+  ATTENTION_QK_UNITS,
+  ATTENTION_SCALE,
+  ATTENTION_SCORES,
+  ATTENTION_V,
+  ATTENTION_V_CACHE,
+  ATTENTION_VO_CHANNELS,
+  ATTENTION_VO_UNITS,
+  AXIS_COLS,
+  AXIS_ROWS,
+  EMBED_DTYPE,
+  EMBED_GROUP,
+  EMBED_OUT,
+  EMBED_WEIGHT,
+  EMBED_WIDTH,
+  FLAG_ADD,
+  GATE_GATE,
+  GATE_UP,
+  GATE_WIDTH,
+  MATMUL_AXIS,
+  MATMUL_BIAS,
+  MATMUL_COLS,
+  MATMUL_DTYPE,
+  MATMUL_GROUP,
+  MATMUL_IN,
+  MATMUL_IN_STRIDE,
+  MATMUL_OUT,
+  MATMUL_OUT_STRIDE,
+  MATMUL_PANEL_BYTES,
+  MATMUL_PANELS,
+  MATMUL_ROWS,
+  MATMUL_WEIGHT,
+  NORM_EPS,
+  NORM_IN,
+  NORM_OUT,
+  NORM_WEIGHT,
+  NORM_WIDTH,
+  OP_ATTENTION,
+  OP_EMBED,
+  OP_GATE,
+  OP_MATMUL,
+  OP_NORM,
+  OP_ROPE,
+  OP_SELECT,
+  ROPE_ANGLES,
+  ROPE_CHANNELS,
+  ROPE_DATA,
+  ROPE_HEADS,
+  ROPE_SHARE,
+  ROPE_UNIT_BYTES,
+  ROPE_UNITS,
+  SELECT_IN,
+  SELECT_OUT,
+  SELECT_WIDTH,
+} from "../assembly/abi";
+import { ALIGN, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, NONE } from "../packs/format";
+import { dequantize, encodeF32, encodeQuantized, f16FromF32, f32FromF16, type Quantized } from "../packs/quantize";
+import { type Random, random } from "./harness";
+import * as reference from "./reference";
+
+/** Half the distance from 1 to the next f32: the relative error of one rounding. */
+const U = 2 ** -24;
+const TINY = 1e-37; // below it f32 loses digits, and exp4 is 0
+
+/** What a field of an op record holds. */
+export type Field =
+  | { at: number; word: number }
+  | { at: number; float: number }
+  | { at: number; buffer: string; offset?: number };
+
+export interface Row {
+  token: number;
+  position: number;
+  sequence: number;
+  output: boolean;
+}
+
+export interface OpCase {
+  op: number;
+  flags: number;
+  /** Rows of the step. */
+  rows: Row[];
+  fields: Field[];
+  /** What they hold before. Those that are not in `want` or `scratch` must hold it afterwards. */
+  buffers: Record<string, Uint8Array>;
+  /** May hold anything afterwards. */
+  scratch: string[];
+  /** By buffer, all of it: |got − want| ≤ bound. */
+  want: Record<string, { values: Float64Array; bound: Float64Array }>;
+  /** Shape of the KV caches. */
+  cache: { sequences: number; context: number };
+}
+
+export interface CaseSpec {
+  name: string;
+  make(): OpCase;
+}
+
+const DTYPE_NAMES = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
+
+// ── Embedding ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+interface EmbedSpec {
+  dtype: number;
+  vocabulary: number;
+  width: number;
+  group: number;
+}
+
+const EMBEDS: EmbedSpec[] = [
+  { dtype: DTYPE_F32, vocabulary: 1, width: 1, group: 0 },
+  { dtype: DTYPE_F32, vocabulary: 37, width: 5, group: 0 },
+  { dtype: DTYPE_F32, vocabulary: 64, width: 33, group: 0 },
+  { dtype: DTYPE_Q8, vocabulary: 17, width: 8, group: 8 },
+  { dtype: DTYPE_Q8, vocabulary: 33, width: 72, group: 24 },
+  { dtype: DTYPE_Q4, vocabulary: 16, width: 8, group: 8 },
+  { dtype: DTYPE_Q4, vocabulary: 47, width: 96, group: 32 },
+  { dtype: DTYPE_Q4, vocabulary: 20, width: 256, group: 256 },
+];
+
+function embedCase({ dtype, vocabulary, width, group }: EmbedSpec, r: Random): OpCase {
+  const weights = randomMatrix(dtype, vocabulary, width, group, r);
+  const tokens = [0, vocabulary - 1, ...Array.from({ length: 7 }, () => r.int(vocabulary))];
+  const values = reference.embed(weights.values, width, tokens);
+  return {
+    ...NOTHING,
+    op: OP_EMBED,
+    rows: tokens.map((token) => row({ token })),
+    fields: [
+      { at: EMBED_OUT, buffer: "out" },
+      { at: EMBED_WEIGHT, buffer: "weight" },
+      { at: EMBED_DTYPE, word: dtype },
+      { at: EMBED_GROUP, word: group },
+      { at: EMBED_WIDTH, word: width },
+    ],
+    buffers: { weight: weights.encode(0, vocabulary, 0, width), out: garbage(values.length, r) },
+    want: { out: exactly(values) },
+  };
+}
+
+// ── Norm ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function normCase(width: number, count: number, inPlace: boolean, r: Random): OpCase {
+  const x = normals(count * width, r);
+  x.fill(0, 0, count > 1 ? width : 0); // a row of zeros: only eps is under the root
+  const weight = normals(width, r);
+  const eps = Math.fround(1e-5);
+  const values = reference.rmsNorm(Float64Array.from(x), Float64Array.from(weight), eps);
+  const out = inPlace ? "x" : "out";
+  return {
+    ...NOTHING,
+    op: OP_NORM,
+    rows: Array.from({ length: count }, () => row({})),
+    fields: [
+      { at: NORM_IN, buffer: "x" },
+      { at: NORM_OUT, buffer: out },
+      { at: NORM_WEIGHT, buffer: "weight" },
+      { at: NORM_WIDTH, word: width },
+      { at: NORM_EPS, float: eps },
+    ],
+    buffers: { x: bytesOf(x), weight: bytesOf(weight), ...(!inPlace && { out: garbage(x.length, r) }) },
+    // All squares are positive: the root's relative error is half of the sum's.
+    want: { [out]: { values, bound: values.map((value) => (width / 2 + 6) * U * Math.abs(value) + TINY) } },
+  };
+}
+
+// ── Matmul ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+interface MatmulSpec {
+  dtype: number;
+  rows: number;
+  cols: number;
+  group: number;
+  panels: number;
+}
+
+const MATMUL_COUNTS = [1, 2, 3, 4, 5, 7, 8, 9, 64];
+/** Round the tile of 16 rows and the 256 columns that are unpacked at once. */
+const MATMULS: MatmulSpec[] = [
+  { dtype: DTYPE_F32, rows: 1, cols: 1, group: 0, panels: 1 },
+  { dtype: DTYPE_F32, rows: 3, cols: 7, group: 0, panels: 3 },
+  { dtype: DTYPE_F32, rows: 16, cols: 31, group: 0, panels: 2 },
+  { dtype: DTYPE_F32, rows: 17, cols: 257, group: 0, panels: 1 },
+  { dtype: DTYPE_F32, rows: 40, cols: 64, group: 0, panels: 0 },
+  { dtype: DTYPE_Q8, rows: 1, cols: 8, group: 8, panels: 1 },
+  { dtype: DTYPE_Q8, rows: 15, cols: 24, group: 24, panels: 4 },
+  { dtype: DTYPE_Q8, rows: 33, cols: 64, group: 32, panels: 2 },
+  { dtype: DTYPE_Q8, rows: 16, cols: 264, group: 88, panels: 1 },
+  { dtype: DTYPE_Q8, rows: 20, cols: 512, group: 256, panels: 1 },
+  { dtype: DTYPE_Q4, rows: 1, cols: 8, group: 8, panels: 2 },
+  { dtype: DTYPE_Q4, rows: 5, cols: 40, group: 40, panels: 5 },
+  { dtype: DTYPE_Q4, rows: 16, cols: 128, group: 64, panels: 1 },
+  { dtype: DTYPE_Q4, rows: 31, cols: 96, group: 32, panels: 2 },
+  { dtype: DTYPE_Q4, rows: 48, cols: 384, group: 128, panels: 1 },
+  { dtype: DTYPE_Q4, rows: 17, cols: 360, group: 120, panels: 2 },
+  { dtype: DTYPE_Q4, rows: 18, cols: 512, group: 256, panels: 1 },
+  { dtype: DTYPE_Q4, rows: 16, cols: 64, group: 64, panels: 0 },
+];
+
+/** Variant bits: 1 panels along the columns, 2 a bias, 4 adds to the output, 8 gaps between rows. */
+function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random): OpCase {
+  const { dtype, rows, cols, group, panels } = spec;
+  const axis = variant & 1 ? AXIS_COLS : AXIS_ROWS;
+  const allRows = axis === AXIS_ROWS ? rows * panels : rows;
+  const allCols = axis === AXIS_COLS ? cols * panels : cols;
+  const gap = variant & 8 ? 3 : 0;
+  const [inStride, outStride] = [allCols + gap, allRows + gap];
+
+  const weights = randomMatrix(dtype, allRows, allCols, group, r);
+  const x = normals(count * inStride, r);
+  const before = normals(count * outStride, r);
+  const bias = variant & 2 ? normals(allRows, r) : null;
+  const add = (variant & 4) !== 0;
+
+  // Panels stand apart as units do; a bias along the rows is a part of its panel.
+  const encoded = Array.from({ length: panels }, (_, p) =>
+    axis === AXIS_ROWS ? weights.encode(p * rows, rows, 0, cols) : weights.encode(0, rows, p * cols, cols),
+  );
+  const biasOffset = align(encoded[0]?.length ?? 0);
+  const panelBytes = biasOffset + align(rows * 4) + ALIGN;
+  const weight = garbage(Math.max(1, (panels * panelBytes) / 4), r);
+  for (const [p, bytes] of encoded.entries()) {
+    weight.set(bytes, p * panelBytes);
+    if (bias && axis === AXIS_ROWS) weight.set(bytesOf(bias.slice(p * rows, (p + 1) * rows)), p * panelBytes + biasOffset);
+  }
+  const biasField: Field[] =
+    bias === null || (axis === AXIS_ROWS && panels === 0)
+      ? []
+      : axis === AXIS_ROWS
+        ? [{ at: MATMUL_BIAS, buffer: "weight", offset: biasOffset }]
+        : [{ at: MATMUL_BIAS, buffer: "bias" }];
+
+  const dense = (from: Float32Array, stride: number, width: number) =>
+    Float64Array.from({ length: count * width }, (_, i) => from[Math.floor(i / width) * stride + (i % width)]);
+  const xs = dense(x, inStride, allCols);
+  const biases = bias && Float64Array.from(bias);
+  const absolute = (a: Float64Array) => a.map(Math.abs);
+  const product = reference.matmul(xs, weights.values, count, allRows, allCols, biases);
+  const sizes = reference.matmul(absolute(xs), weights.sizes, count, allRows, allCols, biases && absolute(biases));
+  const values = Float64Array.from(before);
+  const bound = new Float64Array(values.length);
+  for (let t = 0; t < count; t++) {
+    for (let i = 0; i < allRows; i++) {
+      const old = add ? before[t * outStride + i] : 0;
+      values[t * outStride + i] = old + product[t * allRows + i];
+      bound[t * outStride + i] = (allCols + 10) * U * (Math.abs(old) + sizes[t * allRows + i]) + TINY;
+    }
+  }
+  return {
+    ...NOTHING,
+    op: OP_MATMUL,
+    flags: add ? FLAG_ADD : 0,
+    rows: Array.from({ length: count }, () => row({})),
+    fields: [
+      { at: MATMUL_IN, buffer: "x" },
+      { at: MATMUL_IN_STRIDE, word: inStride },
+      { at: MATMUL_OUT, buffer: "out" },
+      { at: MATMUL_OUT_STRIDE, word: outStride },
+      { at: MATMUL_WEIGHT, buffer: "weight" },
+      { at: MATMUL_DTYPE, word: dtype },
+      { at: MATMUL_GROUP, word: group },
+      { at: MATMUL_ROWS, word: rows },
+      { at: MATMUL_COLS, word: cols },
+      { at: MATMUL_PANELS, word: panels },
+      { at: MATMUL_PANEL_BYTES, word: panelBytes },
+      { at: MATMUL_AXIS, word: axis },
+      ...biasField,
+    ],
+    buffers: { x: bytesOf(x), weight, out: bytesOf(before), bias: bytesOf(bias ?? new Float32Array(1)) },
+    want: { out: { values, bound } },
+  };
+}
+
+// ── RoPE ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+interface RopeSpec {
+  units: number;
+  heads: number;
+  share: number;
+  channels: number;
+}
+
+const ROPES: RopeSpec[] = [
+  { units: 1, heads: 1, share: 1, channels: 2 },
+  { units: 3, heads: 4, share: 2, channels: 6 },
+  { units: 2, heads: 6, share: 6, channels: 4 },
+  { units: 5, heads: 3, share: 1, channels: 16 },
+  { units: 0, heads: 2, share: 1, channels: 8 },
+];
+
+function ropeCase({ units, heads, share, channels }: RopeSpec, r: Random): OpCase {
+  const positions = [0, 1, 17, 2047, 131071];
+  const kvHeads = heads / share;
+  const pairs = channels / 2;
+  const x = normals(positions.length * units * heads * channels, r);
+  // Of a unit: angles between other things, one of them 0.
+  const unitBytes = align(kvHeads * pairs * 4) + ALIGN;
+  const angles = Array.from({ length: units }, () =>
+    Float32Array.from({ length: kvHeads * pairs }, (_, i) => (i === 0 ? 0 : 10 ** (-4 * r.unit()))),
+  );
+  const data = garbage(Math.max(1, (units * unitBytes) / 4), r);
+  for (const [u, values] of angles.entries()) data.set(bytesOf(values), u * unitBytes);
+
+  const values = new Float64Array(x.length);
+  const bound = new Float64Array(x.length);
+  const unitFloats = heads * channels;
+  for (const [t, position] of positions.entries()) {
+    for (let u = 0; u < units; u++) {
+      const from = (t * units + u) * unitFloats;
+      const part = Float64Array.from(x.subarray(from, from + unitFloats));
+      values.set(reference.rope(part, [position], Float64Array.from(angles[u]), heads, kvHeads, channels), from);
+      for (let i = 0; i < unitFloats; i++) {
+        const channel = i % channels;
+        const pair = channel % pairs;
+        const head = Math.floor(i / channels);
+        const radians = position * angles[u][Math.floor(head / share) * pairs + pair];
+        const size = Math.abs(part[i]) + Math.abs(part[i - channel + ((channel + pairs) % channels)]);
+        bound[from + i] = (radians + 4) * U * size; // the angle is rounded to f32
+      }
+    }
+  }
+  return {
+    ...NOTHING,
+    op: OP_ROPE,
+    rows: positions.map((position) => row({ position })),
+    fields: [
+      { at: ROPE_DATA, buffer: "data" },
+      { at: ROPE_UNITS, word: units },
+      { at: ROPE_HEADS, word: heads },
+      { at: ROPE_CHANNELS, word: channels },
+      { at: ROPE_ANGLES, buffer: "angles" },
+      { at: ROPE_UNIT_BYTES, word: unitBytes },
+      { at: ROPE_SHARE, word: share },
+    ],
+    buffers: { data: bytesOf(x), angles: data },
+    want: { data: { values, bound } },
+  };
+}
+
+// ── Gate, select ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function gateCase(width: number, count: number, r: Random): OpCase {
+  const gate = normals(count * width, r).map((value) => 4 * value);
+  gate.set([0, -0, 1e-30, 200, -200, 88, -88, 30000].slice(0, gate.length));
+  const up = normals(gate.length, r);
+  const values = reference.swiglu(Float64Array.from(gate), Float64Array.from(up));
+  return {
+    ...NOTHING,
+    op: OP_GATE,
+    rows: Array.from({ length: count }, () => row({})),
+    fields: [
+      { at: GATE_GATE, buffer: "gate" },
+      { at: GATE_UP, buffer: "up" },
+      { at: GATE_WIDTH, word: width },
+    ],
+    buffers: { gate: bytesOf(gate), up: bytesOf(up) },
+    // Two units in the last place of the power, three roundings; what is far below zero is as good as zero.
+    want: { gate: { values, bound: values.map((value, i) => 8 * U * Math.abs(value) + 1e-35 * Math.abs(up[i])) } },
+  };
+}
+
+function selectCase(width: number, outputs: boolean[], r: Random): OpCase {
+  const x = normals(outputs.length * width, r);
+  const chosen = outputs.flatMap((output, t) => (output ? [t] : []));
+  const values = chosen.flatMap((t) => [...x.subarray(t * width, (t + 1) * width)]);
+  return {
+    ...NOTHING,
+    op: OP_SELECT,
+    rows: outputs.map((output) => row({ output })),
+    fields: [
+      { at: SELECT_IN, buffer: "x" },
+      { at: SELECT_OUT, buffer: "out" },
+      { at: SELECT_WIDTH, word: width },
+    ],
+    buffers: { x: bytesOf(x), out: garbage(values.length, r) },
+    want: { out: exactly(Float64Array.from(values)) },
+  };
+}
+
+// ── Attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+interface AttentionSpec {
+  heads: number;
+  kvHeads: number;
+  qk: [units: number, channels: number];
+  vo: [units: number, channels: number];
+  /** Of each sequence: positions in the cache, and rows of this step. */
+  sequences: [before: number, rows: number][];
+  /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
+  size?: number;
+}
+
+const ATTENTIONS: AttentionSpec[] = [
+  { heads: 1, kvHeads: 1, qk: [1, 2], vo: [1, 1], sequences: [[0, 1]] },
+  { heads: 4, kvHeads: 4, qk: [2, 4], vo: [2, 4], sequences: [[0, 5]] },
+  { heads: 6, kvHeads: 2, qk: [3, 6], vo: [2, 5], sequences: [[7, 4]] },
+  { heads: 8, kvHeads: 1, qk: [1, 16], vo: [4, 3], sequences: [[16, 1]] },
+  { heads: 5, kvHeads: 5, qk: [0, 8], vo: [3, 7], sequences: [[3, 3]] },
+  { heads: 3, kvHeads: 3, qk: [1, 10], vo: [1, 9], sequences: [[30, 9]], size: 300 },
+  {
+    ...{ heads: 4, kvHeads: 2, qk: [2, 2], vo: [1, 8] },
+    sequences: [
+      [4, 3],
+      [0, 2],
+      [9, 1],
+    ],
+  },
+  { heads: 2, kvHeads: 1, qk: [2, 16], vo: [2, 16], sequences: [[64, 64]] },
+];
+
+function attentionCase(spec: AttentionSpec, r: Random): OpCase {
+  const { heads, kvHeads, qk, vo, sequences, size = 1 } = spec;
+  const [kFloats, vFloats] = [kvHeads * qk[0] * qk[1], kvHeads * vo[0] * vo[1]];
+  const [qFloats, outFloats] = [heads * qk[0] * qk[1], heads * vo[0] * vo[1]];
+  const context = Math.max(...sequences.map(([before, rows]) => before + rows)) + 2;
+  const scale = Math.fround(1 / Math.sqrt(Math.max(1, qk[0] * qk[1]) + 3)); // as if the head had been cut
+  // The rows of the sequences take turns, each in its own order.
+  const rows: Row[] = [];
+  for (let turn = 0; turn < Math.max(...sequences.map(([, count]) => count)); turn++)
+    for (const [sequence, [before, count]] of sequences.entries())
+      if (turn < count) rows.push(row({ sequence, position: before + turn }));
+  const q = normals(rows.length * qFloats, r).map((value) => size * value);
+  const k = normals(rows.length * kFloats, r);
+  const v = normals(rows.length * vFloats, r);
+  // What no row may see is NaN.
+  const filled = (floats: number) =>
+    Float32Array.from({ length: sequences.length * context * floats }, (_, i) => {
+      const position = Math.floor(i / floats) % context;
+      return position < sequences[Math.floor(i / floats / context)][0] ? r.normal() : Number.NaN;
+    });
+  const caches = { k: filled(kFloats), v: filled(vFloats) };
+  const [kAfter, vAfter] = [caches.k.slice(), caches.v.slice()];
+  for (const [t, { sequence, position }] of rows.entries()) {
+    kAfter.set(k.subarray(t * kFloats, (t + 1) * kFloats), (sequence * context + position) * kFloats);
+    vAfter.set(v.subarray(t * vFloats, (t + 1) * vFloats), (sequence * context + position) * vFloats);
+  }
+
+  const values = new Float64Array(rows.length * outFloats);
+  const bound = new Float64Array(values.length);
+  for (const [t, { sequence, position }] of rows.entries()) {
+    const keys = position + 1;
+    const start = sequence * context;
+    const sizes = { queries: 1, keys, heads, kvHeads, dims: qk[0] * qk[1], vDims: vo[0] * vo[1], scale };
+    const query = byHead(q.subarray(t * qFloats, (t + 1) * qFloats), 1, heads, qk);
+    const ks = byHead(kAfter.subarray(start * kFloats, (start + keys) * kFloats), keys, kvHeads, qk);
+    const vs = byHead(vAfter.subarray(start * vFloats, (start + keys) * vFloats), keys, kvHeads, vo);
+    const out = reference.attention(query, ks, vs, sizes);
+    const loose = reference.attention(query, ks, vs.map(Math.abs), sizes);
+    const error = attentionError(query, ks, sizes);
+    toUnits(out, heads, vo).forEach((value, i) => {
+      values[t * outFloats + i] = value;
+    });
+    toUnits(loose, heads, vo).forEach((value, i) => {
+      bound[t * outFloats + i] = error * value + keys * TINY;
+    });
+  }
+  return {
+    ...NOTHING,
+    op: OP_ATTENTION,
+    rows,
+    cache: { sequences: sequences.length, context },
+    fields: [
+      { at: ATTENTION_Q, buffer: "q" },
+      { at: ATTENTION_K, buffer: "k" },
+      { at: ATTENTION_V, buffer: "v" },
+      { at: ATTENTION_OUT, buffer: "out" },
+      { at: ATTENTION_QK_UNITS, word: qk[0] },
+      { at: ATTENTION_QK_CHANNELS, word: qk[1] },
+      { at: ATTENTION_VO_UNITS, word: vo[0] },
+      { at: ATTENTION_VO_CHANNELS, word: vo[1] },
+      { at: ATTENTION_K_CACHE, buffer: "kCache" },
+      { at: ATTENTION_V_CACHE, buffer: "vCache" },
+      { at: ATTENTION_SCORES, buffer: "scores" },
+      { at: ATTENTION_SCALE, float: scale },
+      { at: ATTENTION_HEADS, word: heads },
+      { at: ATTENTION_KV_HEADS, word: kvHeads },
+    ],
+    buffers: {
+      ...{ q: bytesOf(q), k: bytesOf(k), v: bytesOf(v), out: garbage(values.length, r) },
+      ...{ kCache: bytesOf(caches.k), vCache: bytesOf(caches.v), scores: garbage(context, r) },
+    },
+    scratch: ["scores"],
+    want: {
+      out: { values, bound },
+      kCache: exactly(Float64Array.from(kAfter)),
+      vCache: exactly(Float64Array.from(vAfter)),
+    },
+  };
+}
+
+/** Relative error of a softmax's sums: twice that of a power, and the roundings of as many terms as there are keys. */
+function attentionError(q: Float64Array, k: Float64Array, sizes: reference.AttentionSizes): number {
+  const { keys, heads, kvHeads, dims, scale } = sizes;
+  let most = 0; // of Σ|q||k|
+  for (let head = 0; head < heads; head++)
+    for (let s = 0; s < keys; s++) {
+      const from = (s * kvHeads + Math.floor(head / (heads / kvHeads))) * dims;
+      let sum = 0;
+      for (let d = 0; d < dims; d++) sum += Math.abs(q[head * dims + d] * k[from + d]);
+      most = Math.max(most, sum);
+    }
+  const power = 2 * (dims + 4) * U * most * scale + 4 * U;
+  return Math.expm1(2 * power) + (2 * keys + 10) * U;
+}
+
+/** [rows][units][heads][channels] → [rows][heads][units × channels], as the reference has it. */
+function byHead(from: Float32Array, rows: number, heads: number, [units, channels]: [number, number]): Float64Array {
+  return Float64Array.from({ length: rows * heads * units * channels }, (_, i) => {
+    const channel = i % channels;
+    const unit = Math.floor(i / channels) % units;
+    const head = Math.floor(i / channels / units) % heads;
+    const t = Math.floor(i / channels / units / heads);
+    return from[((t * units + unit) * heads + head) * channels + channel];
+  });
+}
+
+/** [heads][units × channels] → [units][heads][channels]. */
+function toUnits(from: Float64Array, heads: number, [units, channels]: [number, number]): Float64Array {
+  return from.map((_, i) => {
+    const head = Math.floor(i / channels) % heads;
+    const unit = Math.floor(i / channels / heads);
+    return from[(head * units + unit) * channels + (i % channels)];
+  });
+}
+
+// ── The list ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** All cases, in the order of the op codes. */
+export const CASES: readonly CaseSpec[] = [
+  ...EMBEDS.map((spec, i) => ({
+    name: `embed ${DTYPE_NAMES[spec.dtype]} ${spec.vocabulary}×${spec.width}/${spec.group}`,
+    make: () => embedCase(spec, random(100 + i)),
+  })),
+  ...[1, 2, 3, 4, 5, 7, 8, 17, 64, 100].flatMap((width) =>
+    [1, 3, 9].map((count, i) => ({
+      name: `norm ${count}×${width}${i % 2 ? " in place" : ""}`,
+      make: () => normCase(width, count, i % 2 === 1, random(200 + width)),
+    })),
+  ),
+  ...MATMULS.flatMap((spec, i) =>
+    MATMUL_COUNTS.flatMap((count, j) =>
+      // Every shape meets every variant, over its counts; a single row and eight meet all.
+      (count === 1 || count === 8 ? Array.from({ length: 16 }, (_, v) => v) : [(i + j) % 16, (i * 5 + j + 7) % 16]).map(
+        (variant) => ({
+          name: `matmul ${DTYPE_NAMES[spec.dtype]} ${count} · ${spec.panels} of ${spec.rows}×${spec.cols}/${spec.group}, variant ${variant}`,
+          make: () => matmulCase(spec, count, variant, random(300 + i * 100 + j)),
+        }),
+      ),
+    ),
+  ),
+  ...ROPES.map((spec, i) => ({
+    name: `rope ${spec.units} units of ${spec.heads} heads × ${spec.channels}, ${spec.share} share`,
+    make: () => ropeCase(spec, random(5000 + i)),
+  })),
+  ...ATTENTIONS.map((spec, i) => ({
+    name: `attention ${spec.heads}/${spec.kvHeads} heads, qk ${spec.qk}, vo ${spec.vo}, sequences ${spec.sequences.join(" ")}`,
+    make: () => attentionCase(spec, random(6000 + i)),
+  })),
+  ...[1, 3, 4, 31, 64].flatMap((width) =>
+    [1, 2, 7].map((count) => ({ name: `gate ${count}×${width}`, make: () => gateCase(width, count, random(7000 + width)) })),
+  ),
+  ...["1", "01", "1010011", "0001", "111"].map((outputs) => ({
+    name: `select ${outputs}`,
+    make: () => selectCase(5, [...outputs].map((digit) => digit === "1"), random(8000)),
+  })),
+];
+
+// ── Parts of cases ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+const NOTHING = { flags: 0, scratch: [], cache: { sequences: 1, context: 1 } };
+
+function row(fields: Partial<Row>): Row {
+  return { token: NONE, position: 0, sequence: 0, output: false, ...fields };
+}
+
+/** A matrix as it is stored, its values, and for the bound what each term may reach on its way to them. */
+function randomMatrix(dtype: number, rows: number, cols: number, group: number, r: Random) {
+  if (dtype === DTYPE_F32) {
+    const values = normals(rows * cols, r);
+    return {
+      values: Float64Array.from(values),
+      sizes: Float64Array.from(values, Math.abs),
+      encode: (row: number, count: number, col: number, width: number) =>
+        encodeF32(values, rows, cols, { row, rows: count, col, cols: width }),
+    };
+  }
+  const bits = dtype === DTYPE_Q4 ? 4 : 8;
+  const levels = Int8Array.from({ length: rows * cols }, () => (bits === 4 ? r.int(16) - 8 : r.int(255) - 127));
+  // Some scales are 0, some subnormal.
+  const scales = Float32Array.from({ length: group ? (rows * cols) / group : 0 }, () =>
+    f32FromF16(f16FromF32(r.int(16) === 0 ? 0 : r.int(16) === 0 ? 1e-6 : 0.2 * r.unit())),
+  );
+  const q: Quantized = { bits, rows, cols, group, levels, scales, loss: 0 };
+  // An executor may sum code × x and 8 × x apart: the weight of 4 bits is (code − 8) × scale.
+  const sizes = Float64Array.from(levels, (level, i) =>
+    bits === 4 ? (level + 16) * scales[Math.floor(i / group)] : Math.abs(level) * scales[Math.floor(i / group)],
+  );
+  return {
+    values: Float64Array.from(dequantize(q)),
+    sizes,
+    encode: (row: number, count: number, col: number, width: number) =>
+      encodeQuantized(q, { row, rows: count, col, cols: width }),
+  };
+}
+
+function exactly(values: Float64Array) {
+  return { values, bound: new Float64Array(values.length) };
+}
+
+function normals(count: number, r: Random): Float32Array {
+  return Float32Array.from({ length: count }, () => r.normal());
+}
+
+/** What an output holds before: numbers that would be noticed. */
+function garbage(floats: number, r: Random): Uint8Array {
+  return bytesOf(Float32Array.from({ length: floats }, () => 1e30 * (r.unit() - 0.5)));
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.slice().buffer);
+}
+
+function align(bytes: number): number {
+  return Math.ceil(bytes / ALIGN) * ALIGN;
+}

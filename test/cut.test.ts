@@ -1,0 +1,215 @@
+// A cut is a smaller model, exactly: at every cut the core's logits are those of test/reference.ts on the weights that
+// stand in the pack, the units beyond the cut left out.
+
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+import { openCheckpoint } from "../packs/checkpoint";
+import type { UnitSizes } from "../packs/stacks";
+import type { Model } from "../runtime/model";
+import type { Pack } from "../runtime/pack";
+import type { PlanOptions } from "../runtime/plan";
+import { Probe } from "../runtime/probe";
+import { random } from "./harness";
+import { keptOf, type PackLayout, readCut, readLayout } from "./read-pack";
+import { forward, readReference } from "./reference";
+import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { openBytes, packCheckpoint, rateOf } from "./write-pack";
+
+// Largest difference over largest magnitude. f32 against f64 over two to eight layers: 1e-6 is what is seen.
+const BOUND = 2e-5;
+const CUTS = 12;
+const CHUNKS = [1, 7, 64]; // rows of a step: decoding, an awkward prefill, all at once
+const TALE = "../shared/models/tale-llama";
+
+interface Shape {
+  name: string;
+  config: Record<string, unknown>;
+  sizes: Partial<UnitSizes>;
+}
+
+const LLAMA3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, rope_theta: 500 };
+const SHAPES: Shape[] = [
+  {
+    name: "6 heads on 2, heads × dim ≠ width, MLP not a multiple of the unit",
+    config: {},
+    sizes: { qkChannels: 4, voChannels: 4, mlpChannels: 24 },
+  },
+  {
+    name: "1 KV head, tied, all biases, llama3 RoPE",
+    config: {
+      ...{ hidden_size: 40, num_attention_heads: 4, num_key_value_heads: 1, head_dim: 20, intermediate_size: 100 },
+      ...{ attention_bias: true, mlp_bias: true, tie_word_embeddings: true },
+      rope_parameters: { ...LLAMA3, original_max_position_embeddings: 16 },
+    },
+    sizes: { qkChannels: 2, voChannels: 10, mlpChannels: 16 },
+  },
+  {
+    name: "KV heads = heads, biases of q k v o, three layers",
+    config: {
+      ...{ hidden_size: 56, num_attention_heads: 3, num_key_value_heads: 3, head_dim: 16, intermediate_size: 72 },
+      ...{ attention_bias: true, num_hidden_layers: 3, vocab_size: 130 },
+    },
+    sizes: { qkChannels: 8, voChannels: 8, mlpChannels: 8 },
+  },
+  {
+    name: "8 heads on 4, biases of the MLP, units as the packer takes them",
+    config: {
+      ...{ hidden_size: 32, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 32, intermediate_size: 200 },
+      ...{ mlp_bias: true, vocab_size: 64 },
+    },
+    sizes: {},
+  },
+];
+
+const ODD: Shape = {
+  name: "odd units, which only f32 can have",
+  config: { num_attention_heads: 5, num_key_value_heads: 5, head_dim: 6, hidden_size: 33, intermediate_size: 41 },
+  sizes: { qkChannels: 2, voChannels: 1, mlpChannels: 7 },
+};
+
+/** Largest difference over largest magnitude. */
+function distance(got: ArrayLike<number>, want: ArrayLike<number>): number {
+  assert.equal(got.length, want.length);
+  let most = 0;
+  let worst = 0;
+  for (let i = 0; i < want.length; i++) {
+    most = Math.max(most, Math.abs(want[i]));
+    const difference = Math.abs(got[i] - want[i]);
+    worst = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(worst, difference);
+  }
+  return worst / most;
+}
+
+/** The logits of all positions. */
+function logitsOf(model: Model, tokens: readonly number[]): Float32Array {
+  const out = new Float32Array(tokens.length * model.vocabulary);
+  model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
+  return out;
+}
+
+function randomTokens(count: number, vocabulary: number, seed: number): number[] {
+  const { int } = random(seed);
+  return Array.from({ length: count }, () => int(vocabulary));
+}
+
+/** Loads the first `units` units. */
+async function loadCut(pack: Pack, layout: PackLayout, units: number, options: PlanOptions): Promise<Model> {
+  const lengths = layout.units.map(({ length }) => length);
+  const plan = pack.plan({ ...options, pruning: rateOf(lengths, units) });
+  assert.equal(plan.keptUnits, units);
+  return pack.load(plan);
+}
+
+/** All units, none, one, and seeded numbers between. */
+function someCuts(units: number, seed: number): number[] {
+  const { int } = random(seed);
+  const cuts = new Set([units, 0, 1, units - 1]);
+  while (cuts.size < Math.min(CUTS, units + 1)) cuts.add(int(units + 1));
+  return [...cuts];
+}
+
+for (const [index, shape] of [...SHAPES, ODD].entries()) {
+  const seed = index + 1;
+  for (const weights of shape === ODD ? (["f32"] as const) : (["f32", "q8", "q4"] as const)) {
+    test(`cuts of ${weights}: ${shape.name}`, async (context) => {
+      const { folder } = writeCheckpoint(scratchFolder(context), shape.config, seed);
+      const bytes = await packCheckpoint(folder, { weights, seed, sizes: shape.sizes });
+      const layout = readLayout(bytes);
+      const pack = await openBytes(bytes);
+      const tokens = randomTokens(75, pack.vocabulary, seed); // more than one step of the longest
+      let worst = 0;
+      for (const units of someCuts(layout.units.length, seed)) {
+        const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;
+        for (const rows of CHUNKS) {
+          const model = await loadCut(pack, layout, units, { rows, outputs: rows });
+          const off = distance(logitsOf(model, tokens), want);
+          assert.ok(off <= BOUND, `${units} of ${layout.units.length} units, ${rows} rows a step: ${off}`);
+          worst = Math.max(worst, off);
+          model.dispose();
+        }
+      }
+      context.diagnostic(`largest difference ${worst.toExponential(1)} of the largest logit`);
+    });
+  }
+
+  test(`any cut of a loaded model: ${shape.name}`, async (context) => {
+    const { folder } = writeCheckpoint(scratchFolder(context), shape.config, seed);
+    const bytes = await packCheckpoint(folder, { seed, sizes: shape.sizes });
+    const layout = readLayout(bytes);
+    const pack = await openBytes(bytes);
+    const tokens = randomTokens(20, pack.vocabulary, seed);
+    const options = { rows: 8, outputs: 8 };
+    const model = await loadCut(pack, layout, layout.units.length, options);
+    const probe = new Probe(model);
+    const { int } = random(seed);
+    for (const units of someCuts(layout.units.length, seed + 50)) {
+      probe.narrow(keptOf(layout, units));
+      const loaded = await loadCut(pack, layout, units, options);
+      assert.deepEqual(logitsOf(model, tokens), logitsOf(loaded, tokens), `narrowed to ${units} units`);
+    }
+    for (let cut = 0; cut < CUTS; cut++) {
+      // Cuts that no order of the units has: whole stacks gone, others whole.
+      const kept = layout.stacks.map((stack) => (int(3) === 0 ? 0 : int(stack.units + 1)));
+      probe.narrow(kept);
+      const off = distance(logitsOf(model, tokens), forward(readCut(bytes, layout, kept), tokens).logits);
+      assert.ok(off <= BOUND, `kept ${kept}: ${off}`);
+    }
+  });
+
+  test(`a sorted model at full width is the same function: ${shape.name}`, async (context) => {
+    const { folder } = writeCheckpoint(scratchFolder(context), shape.config, seed);
+    const checkpoint = await openCheckpoint(folder);
+    const reference = await readReference(checkpoint);
+    await checkpoint.close();
+    const tokens = randomTokens(30, reference.vocabulary, seed);
+    const want = forward(reference, tokens).logits;
+    for (const order of [undefined, seed]) {
+      const pack = await openBytes(
+        await packCheckpoint(folder, { ...(order !== undefined && { seed: order }), sizes: shape.sizes }),
+      );
+      const off = distance(logitsOf(await pack.load(pack.plan({ outputs: 64 })), tokens), want);
+      assert.ok(off <= BOUND, `${order === undefined ? "natural" : "random"} order: ${off}`);
+    }
+  });
+}
+
+test("greedy decoding follows the reference", async (context) => {
+  const { folder } = writeCheckpoint(scratchFolder(context), {}, 9);
+  const bytes = await packCheckpoint(folder, { weights: "q4", seed: 9, sizes: SHAPES[0].sizes });
+  const layout = readLayout(bytes);
+  const pack = await openBytes(bytes);
+  const model = await loadCut(pack, layout, Math.floor(layout.units.length / 2), { rows: 7 });
+  const prompt = randomTokens(17, pack.vocabulary, 9);
+  const result = await model
+    .generate(prompt, { temperature: 0, repeatPenalty: 1, maxTokens: 40 })
+    .result()
+    .catch((error: Error) => assert.fail(error.message));
+  const kept = keptOf(layout, model.plan.keptUnits);
+  const { logits } = forward(readCut(bytes, layout, kept), [...prompt, ...result.tokens]);
+  for (const [i, token] of result.tokens.entries()) {
+    const at = (prompt.length - 1 + i) * pack.vocabulary;
+    const row = logits.subarray(at, at + pack.vocabulary);
+    const most = Math.max(...row);
+    assert.ok(row[token] >= most - BOUND * Math.abs(most), `token ${i} is ${token}, which is not the likeliest`);
+  }
+});
+
+const skip = existsSync(TALE) ? false : `${TALE} is absent`;
+test("cuts of q4: tale-llama", { skip }, async (context) => {
+  const bytes = await packCheckpoint(TALE, { weights: "q4", seed: 1 });
+  const layout = readLayout(bytes);
+  const pack = await openBytes(bytes);
+  const tokens = randomTokens(8, pack.vocabulary, 3);
+  let worst = 0;
+  for (const units of someCuts(layout.units.length, 3)) {
+    const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;
+    for (const rows of CHUNKS) {
+      const model = await loadCut(pack, layout, units, { context: 64, rows, outputs: rows });
+      const off = distance(logitsOf(model, tokens), want);
+      assert.ok(off <= BOUND, `${units} of ${layout.units.length} units, ${rows} rows a step: ${off}`);
+      worst = Math.max(worst, off);
+    }
+  }
+  context.diagnostic(`largest difference ${worst.toExponential(1)} of the largest logit`);
+});

@@ -1,0 +1,295 @@
+// A generation as a caller sees it: when it ends, what text comes out, that it can be repeated, and that whatever a
+// caller does with it leaves the model as it was.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { SnugError } from "../runtime/errors";
+import type { GenerateOptions } from "../runtime/generation";
+import type { Model } from "../runtime/model";
+import type { Pack } from "../runtime/pack";
+import { TextStream } from "../runtime/stream";
+import { random } from "./harness";
+import { fixture } from "./tokenizer-cases";
+import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { openBytes, packCheckpoint } from "./write-pack";
+
+const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1 };
+const BEGIN = 586; // of the fixture, as END
+const END = 587;
+
+const folder = scratchFolder({ after });
+let pack: Pack;
+let model: Model;
+
+before(async () => {
+  writeCheckpoint(folder, { vocab_size: 593 }, 5, { files: { "tokenizer.json": fixture() } });
+  pack = await openBytes(await packCheckpoint(folder, { beginToken: BEGIN }));
+  model = await pack.load(pack.plan({ rows: 8 }));
+});
+
+// ── Where a generation ends ─────────────────────────────────────────────────────────────────────────────────────────
+
+test("maxTokens, and the context's end", async () => {
+  for (const maxTokens of [0, 1, 2, 9]) {
+    const result = await model.generate([1, 2, 3], { ...GREEDY, maxTokens }).result();
+    assert.equal(result.tokens.length, maxTokens);
+    assert.equal(result.finishReason, "length");
+    assert.equal(result.prompt.tokens, 3);
+    assert.equal(result.decode.tokens, maxTokens);
+  }
+  const { context } = model.plan;
+  for (const length of [context, context - 1, context - 5]) {
+    const prompt = Array.from({ length }, (_, i) => i);
+    for (const maxTokens of [undefined, 1000]) {
+      const result = await model.generate(prompt, { ...GREEDY, ...(maxTokens && { maxTokens }) }).result();
+      assert.equal(result.tokens.length, context - length);
+      assert.equal(result.finishReason, "length");
+    }
+  }
+});
+
+test("an end token ends the text, and is no part of it", async () => {
+  const free = await model.generate("Once", { ...GREEDY, maxTokens: 12 }).result();
+  assert.equal(free.finishReason, "length");
+  const at = free.tokens.findIndex((token, i) => i > 3 && free.tokens.indexOf(token) === i);
+  const ending = await openBytes(await packCheckpoint(folder, { beginToken: BEGIN, endTokens: [END, free.tokens[at]] }));
+  const result = await (await ending.load()).generate("Once", { ...GREEDY, maxTokens: 12 }).result();
+  assert.equal(result.finishReason, "stop");
+  assert.deepEqual(result.tokens, free.tokens.slice(0, at + 1));
+  assert.equal(result.text, model.decode(free.tokens.slice(0, at)));
+});
+
+test("stop texts end the text before them, wherever tokens break", async () => {
+  const free = await model.generate("Once", { ...GREEDY, maxTokens: 40 }).result();
+  assert.ok(free.text.length > 20);
+  for (let from = 0; from < free.text.length; from += 3) {
+    for (const length of [1, 2, 5, 11]) {
+      const stop = free.text.slice(from, from + length);
+      if (stop.isWellFormed?.() === false) continue;
+      const generation = model.generate("Once", { ...GREEDY, maxTokens: 40, stop: ["\u{10ffff}", "", stop] });
+      let text = "";
+      for await (const piece of generation) text += piece;
+      const result = await generation.result();
+      assert.equal(text, free.text.slice(0, free.text.indexOf(stop)), `stop ${JSON.stringify(stop)}`);
+      assert.equal(result.text, text);
+      assert.equal(result.finishReason, "stop");
+    }
+  }
+  const none = await model.generate("Once", { ...GREEDY, maxTokens: 40, stop: ["", "\u{10ffff}"] }).result();
+  assert.equal(none.text, free.text);
+  assert.equal(none.finishReason, "length");
+});
+
+// ── The text stream by itself ───────────────────────────────────────────────────────────────────────────────────────
+
+const TEXT = "a ä € 👩‍👩‍👧 \ufeff — naïve\n“q” 日本語 \0 🏴󠁧󠁢󠁥󠁮󠁧󠁿!";
+
+/** Everything that a stream gives for these pieces. */
+function streamed(stream: TextStream, pieces: Uint8Array[]): string[] {
+  return [...pieces.map((piece) => stream.push(piece)), stream.end()];
+}
+
+function cutAt(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
+  const edges = [0, ...cuts, bytes.length];
+  return edges.slice(1).map((end, i) => bytes.subarray(edges[i], end));
+}
+
+test("only whole characters come, wherever the bytes are cut", () => {
+  const bytes = new TextEncoder().encode(TEXT);
+  const cuts = [
+    ...Array.from({ length: bytes.length }, (_, at) => [at]),
+    Array.from({ length: bytes.length - 1 }, (_, i) => i + 1), // byte by byte
+    ...Array.from({ length: bytes.length - 3 }, (_, at) => [at, at + 1, at + 3]),
+  ];
+  for (const cut of cuts) {
+    const pieces = streamed(new TextStream(), cutAt(bytes, cut));
+    assert.equal(pieces.join(""), TEXT, `cut at ${cut}`);
+    for (const piece of pieces) assert.ok(!piece.includes("\ufffd"), `half a character, cut at ${cut}`);
+  }
+});
+
+test("what is no text becomes U+FFFD, and an unfinished character at the end too", () => {
+  const stream = new TextStream();
+  assert.equal(stream.push(Uint8Array.of(0x61, 0xff, 0x62)), "a\ufffdb");
+  assert.equal(stream.push(Uint8Array.of(0xe2, 0x82)), "");
+  assert.equal(stream.end(), "\ufffd");
+});
+
+test("a stop text is found across any cut, and nothing of it is let out", () => {
+  const { int } = random(21);
+  const stops = ["END", "日本", "👧x", "aab", "\n\n", "aaaa", "b"];
+  for (let round = 0; round < 2000; round++) {
+    const text = Array.from({ length: 1 + int(20) }, () => ["a", "b", "c", "E", "N", "D", "日", "本", "👧", "x", "\n"][int(11)]).join("");
+    const chosen = Array.from({ length: int(4) }, () => stops[int(stops.length)]);
+    const found = chosen.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
+    const bytes = new TextEncoder().encode(text);
+    const cuts = Array.from({ length: int(8) }, () => int(bytes.length + 1)).toSorted((a, b) => a - b);
+    const stream = new TextStream(chosen);
+    const got = streamed(stream, cutAt(bytes, cuts)).join("");
+    const what = `round ${round}: ${JSON.stringify(text)} cut at ${cuts}, stops ${JSON.stringify(chosen)}`;
+    assert.equal(stream.stopped, found.length > 0, what);
+    // Cut anew, another stop text may be complete first; what comes before the first one is let out in any case.
+    if (found.length === 0) assert.equal(got, text, what);
+    else {
+      assert.ok(text.startsWith(got), what);
+      assert.ok(
+        chosen.some((stop) => text.startsWith(stop, got.length)),
+        what,
+      );
+      for (const stop of chosen) assert.ok(!got.includes(stop), what);
+    }
+  }
+});
+
+test("text is held back no longer than it must be", () => {
+  const stream = new TextStream(["END"]);
+  const push = (text: string) => stream.push(new TextEncoder().encode(text));
+  assert.deepEqual(["ab", "E", "N", "N", "E", "E"].map(push), ["ab", "", "", "ENN", "", "E"]);
+  assert.equal(stream.end(), "E");
+});
+
+// ── Repeating ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+test("temperature 0 takes the likeliest token, again and again", async () => {
+  const scoring = await pack.load(pack.plan({ outputs: 64 }));
+  const prompt = model.prompt("The sun");
+  assert.equal(prompt[0], BEGIN);
+  const result = await model.generate("The sun", { ...GREEDY, maxTokens: 20 }).result();
+  const likeliest: number[] = [];
+  scoring.logits([...prompt, ...result.tokens], (logits) => likeliest.push(logits.indexOf(Math.max(...logits))));
+  assert.deepEqual(likeliest.slice(prompt.length - 1, -1), result.tokens);
+  for (const seed of [1, 2]) {
+    const again = await model.generate("The sun", { ...GREEDY, seed, maxTokens: 20 }).result();
+    assert.deepEqual(again.tokens, result.tokens);
+  }
+});
+
+test("a seed repeats a text, another seed makes another", async () => {
+  const run = (seed?: number) =>
+    model.generate([7, 8], { temperature: 1, maxTokens: 30, ...(seed !== undefined && { seed }) }).result();
+  const first = await run(42);
+  assert.equal(first.seed, 42);
+  assert.deepEqual((await run(42)).tokens, first.tokens);
+  for (const seed of [43, 2 ** 32 + 42, Number.MAX_SAFE_INTEGER]) assert.notDeepEqual((await run(seed)).tokens, first.tokens);
+  const drawn = await run();
+  assert.deepEqual((await run(drawn.seed)).tokens, drawn.tokens);
+});
+
+test("the text is the same in any prefill chunk", async () => {
+  const prompt = Array.from({ length: 33 }, (_, i) => (i * 7) % 500);
+  const texts: string[] = [];
+  for (const rows of [1, 2, 5, 33, 64])
+    texts.push((await (await pack.load(pack.plan({ rows }))).generate(prompt, { ...GREEDY, maxTokens: 20 }).result()).text);
+  assert.equal(new Set(texts).size, 1);
+});
+
+// ── What callers do ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+test("pieces and result are the same text, in whatever order they are asked for", async () => {
+  const options = { ...GREEDY, maxTokens: 15 };
+  const want = await model.generate("One", options).result();
+
+  const iterated = model.generate("One", options);
+  let text = "";
+  for await (const piece of iterated) {
+    assert.notEqual(piece, "");
+    text += piece;
+  }
+  assert.equal(text, want.text);
+  assert.deepEqual((await iterated.result()).tokens, want.tokens);
+  assert.deepEqual((await iterated.result()).tokens, want.tokens);
+  for await (const piece of iterated) assert.fail(`it ran again: ${piece}`);
+
+  const awaited = model.generate("One", options);
+  assert.equal((await awaited.result()).text, want.text);
+  for await (const piece of awaited) assert.fail(`it ran again: ${piece}`);
+});
+
+test("leaving the loop ends the generation, and the next is as it would have been", async () => {
+  const options = { ...GREEDY, maxTokens: 15 };
+  const want = await model.generate("Two", options).result();
+  const left = model.generate("One", options);
+  for await (const _ of left) break;
+  assert.deepEqual((await model.generate("Two", options).result()).tokens, want.tokens);
+  await assert.rejects(left.result(), says("aborted", "left before its end"));
+  for await (const piece of left) assert.fail(`it went on: ${piece}`);
+  assert.deepEqual((await model.generate("Two", options).result()).tokens, want.tokens);
+});
+
+test("a generation that failed leaves the model usable", async () => {
+  const want = await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result();
+  const wrong: [GenerateOptions, string][] = [
+    [{ temperature: -1 }, "temperature"],
+    [{ temperature: Number.NaN }, "temperature"],
+    [{ topP: 1.1 }, "topP"],
+    [{ topK: 1.5 }, "topK"],
+    [{ topK: -1 }, "topK"],
+    [{ minP: 2 }, "minP"],
+    [{ repeatPenalty: 0 }, "repeatPenalty"],
+    [{ maxTokens: -1 }, "maxTokens"],
+    [{ maxTokens: 0.5 }, "maxTokens"],
+    [{ seed: -1 }, "seed"],
+    [{ seed: 2 ** 60 }, "seed"],
+  ];
+  for (const [options, name] of wrong) {
+    await assert.rejects(model.generate("Two", options).result(), says("usage", name), JSON.stringify(options));
+    assert.deepEqual((await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result()).tokens, want.tokens);
+  }
+});
+
+test("scoring and generating share a model", async () => {
+  const want = await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result();
+  const score = model.score([1, 2, 3, 4, 5, 6]);
+  assert.equal(score.tokens, 5);
+  assert.ok(score.loss > 0 && score.topOne >= 0);
+  assert.deepEqual((await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result()).tokens, want.tokens);
+  assert.deepEqual(model.score([1, 2, 3, 4, 5, 6]), score);
+});
+
+test("the repetition penalty makes repeats rarer", async () => {
+  const count = async (repeatPenalty: number) => {
+    const { tokens } = await model.generate([3, 3, 3], { temperature: 0, repeatPenalty, maxTokens: 60 }).result();
+    return new Set(tokens).size;
+  };
+  assert.ok((await count(5)) >= (await count(1)));
+  assert.equal(await count(100), 60);
+});
+
+test("a disposed model says so, whatever is asked of it", async () => {
+  const gone = await pack.load(pack.plan({ rows: 8 }));
+  const running = gone.generate("One", { ...GREEDY, maxTokens: 5 });
+  gone.dispose();
+  gone.dispose();
+  const disposed = says("usage", "disposed");
+  await assert.rejects(running.result(), disposed);
+  await assert.rejects(
+    (async () => gone.generate([1]).result())(),
+    disposed,
+  );
+  for (const use of [
+    () => gone.generate("One"),
+    () => gone.encode("One"),
+    () => gone.decode([1]),
+    () => gone.score([1, 2]),
+    () => gone.logits([1], () => {}),
+    () => gone.tokenBytes(1),
+    () => gone.memoryBytes,
+  ])
+    assert.throws(use, disposed, String(use));
+});
+
+test("a model without a tokenizer runs on ids, and says what it lacks", async (context) => {
+  const { folder: bare } = writeCheckpoint(scratchFolder(context), {}, 6);
+  const plain = await openBytes(await packCheckpoint(bare));
+  const ids = await plain.load();
+  const result = await ids.generate([1, 2, 3], { ...GREEDY, maxTokens: 4 }).result();
+  assert.equal(result.tokens.length, 4);
+  assert.equal(result.text, "");
+  for (const use of [() => ids.generate("text"), () => ids.encode("text")])
+    assert.throws(use, says("unsupported", "no tokenizer", "token ids"));
+  assert.throws(() => ids.chat([{ role: "user", content: "hi" }]), says("unsupported", "chat template"));
+  await assert.rejects(
+    (async () => ids.generate([]).result())(),
+    (error) => error instanceof SnugError,
+  );
+});

@@ -1,0 +1,468 @@
+// Packs that are damaged or made to harm, sources that fail, callers that stop or ask for the impossible: each is refused
+// with words, at once, and nothing else is harmed. A trap in the core is a failure everywhere here.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import {
+  DTYPE_Q4,
+  DTYPE_VECTOR,
+  FIXED_CHUNK_BYTES,
+  HEADER_CHUNKS,
+  HEADER_FIELDS_BYTES,
+  HEADER_INFO,
+  HEADER_TENSORS,
+  HEADER_UNITS,
+  NONE,
+  PACK_VERSION,
+  PRELUDE_BYTES,
+  PRELUDE_HASH,
+  PRELUDE_HEADER_BYTES,
+  PRELUDE_HEADER_HASH,
+  PRELUDE_MAGIC,
+  PRELUDE_VERSION,
+  ROLE_EMBEDDING,
+  ROLE_GATE_BIAS,
+  ROLE_ROPE,
+  ROLE_TOKENIZER,
+  UNIT_BYTES,
+  UNIT_HASH,
+} from "../packs/format";
+import { type ErrorCode, SnugError } from "../runtime/errors";
+import type { Model } from "../runtime/model";
+import { Pack } from "../runtime/pack";
+import { type Random, random } from "./harness";
+import { type PackLayout, readLayout } from "./read-pack";
+import { fixture } from "./tokenizer-cases";
+import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { memorySource, openBytes, packCheckpoint, testHash, testHost } from "./write-pack";
+
+const SLOW = 2000; // milliseconds that no refusal may take, on a machine that others use too
+const FLIPS = 2000;
+const LENGTHS = 200;
+const MUTATIONS = 12000;
+const LARGE = 64e6; // a plan above this is legal, but not loaded here
+
+let bytes: Uint8Array; // a whole pack
+let layout: PackLayout;
+let hash: (bytes: Uint8Array) => bigint;
+
+before(async () => {
+  const folder = scratchFolder({ after });
+  writeCheckpoint(
+    folder,
+    {
+      ...{ hidden_size: 16, intermediate_size: 24, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 8 },
+      ...{ vocab_size: 600, mlp_bias: true, attention_bias: true },
+    },
+    1,
+    { files: { "tokenizer.json": fixture() } },
+  );
+  const curve = [2, 7].map((units) => ({ units, perplexity: 30 - units, topOne: 0.3 }));
+  const sizes = { qkChannels: 4, voChannels: 4, mlpChannels: 8 };
+  const info = { name: "a test", provenance: "room for other descriptions ".repeat(8) };
+  bytes = await packCheckpoint(folder, { weights: "q4", seed: 1, sizes, curve, info, beginToken: 586, endTokens: [587] });
+  layout = readLayout(bytes);
+  hash = await testHash();
+});
+
+// ── What is done to a pack ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** Opens, loads whole and generates; how far it came, or the error. Takes no longer than it may. */
+async function tryPack(damaged: Uint8Array): Promise<{ stage: string; error: SnugError | null }> {
+  const started = performance.now();
+  let stage = "open";
+  let error: SnugError | null = null;
+  try {
+    const pack = await openBytes(damaged);
+    stage = "plan";
+    const plan = pack.plan();
+    assert.equal(plan.coreBytes + plan.weightsBytes + plan.kvBytes + plan.scratchBytes, plan.totalBytes);
+    if (plan.totalBytes > LARGE) return { stage: "large", error: null };
+    stage = "load";
+    const model = await pack.load(plan);
+    assert.equal(model.memoryBytes, plan.totalBytes, "memory differs from the plan");
+    stage = "generate";
+    const prompt = hasTokenizer(model) ? "Hello 1 <|begin|>\u00a0[tool] use caf\u00e9!\n\n  12345 \u{1f469}" : [1, 2];
+    await model.generate(prompt, { maxTokens: 3, seed: 1 }).result();
+    assert.equal(model.memoryBytes, plan.totalBytes, "memory has grown");
+    stage = "done";
+  } catch (caught) {
+    if (!(caught instanceof SnugError)) throw caught;
+    if (caught.code === "internal") throw caught;
+    error = caught;
+  }
+  assert.ok(performance.now() - started < SLOW, `it took ${Math.round(performance.now() - started)} ms to ${stage}`);
+  return { stage, error };
+}
+
+function hasTokenizer(model: Model): boolean {
+  return model.core.exports.text_capacity() > 0;
+}
+
+/** Refused while it is opened or loaded, as what it is. */
+async function refused(damaged: Uint8Array, what: string, codes: ErrorCode[] = ["pack"]): Promise<SnugError> {
+  const { stage, error } = await tryPack(damaged);
+  assert.ok(error !== null, `${what}: it came to ${stage}`);
+  assert.ok(stage === "open" || stage === "load", `${what}: refused at ${stage}: ${error.message}`);
+  assert.ok(codes.includes(error.code), `${what}: ${error.code}: ${error.message}`);
+  return error;
+}
+
+/** A copy with a change, and all checksums right again, as far as the header still says where they are. */
+function changed(change: (view: DataView, copy: Uint8Array) => void, from = bytes): Uint8Array {
+  const copy = from.slice();
+  change(new DataView(copy.buffer), copy);
+  reseal(copy);
+  return copy;
+}
+
+function reseal(copy: Uint8Array): void {
+  const view = new DataView(copy.buffer);
+  const headerBytes = view.getUint32(PRELUDE_HEADER_BYTES, true);
+  const header = copy.subarray(PRELUDE_BYTES, PRELUDE_BYTES + headerBytes);
+  const table = (field: number, entryBytes: number) => {
+    const [count, offset] = [0, 4].map((i) => view.getUint32(PRELUDE_BYTES + field + i, true));
+    const there = count * entryBytes + offset <= header.length;
+    return { count: there ? count : 0, at: PRELUDE_BYTES + offset };
+  };
+  if (headerBytes >= HEADER_FIELDS_BYTES && header.length === headerBytes) {
+    // Where the pack had its chunks and units: mutations move no data.
+    const chunks = table(HEADER_CHUNKS, 8);
+    for (let i = 0; i < chunks.count; i++) {
+      const from = layout.fixedOffset + i * FIXED_CHUNK_BYTES;
+      const chunk = copy.subarray(from, Math.min(from + FIXED_CHUNK_BYTES, layout.unitsOffset));
+      view.setBigUint64(chunks.at + i * 8, hash(chunk), true);
+    }
+    const units = table(HEADER_UNITS, UNIT_BYTES);
+    for (const [i, { offset, length }] of layout.units.slice(0, units.count).entries())
+      view.setBigUint64(units.at + i * UNIT_BYTES + UNIT_HASH, hash(copy.subarray(offset, offset + length)), true);
+    view.setBigUint64(PRELUDE_HEADER_HASH, hash(header), true);
+  }
+  view.setBigUint64(PRELUDE_HASH, hash(copy.subarray(0, PRELUDE_HASH)), true);
+}
+
+async function loaded(): Promise<Model> {
+  const pack = await openBytes(bytes);
+  return pack.load(pack.plan());
+}
+
+// ── Damage that checksums find ──────────────────────────────────────────────────────────────────────────────────────
+
+test("the pack itself is fine", async () => {
+  assert.deepEqual(await tryPack(bytes), { stage: "done", error: null });
+  assert.deepEqual(await tryPack(changed(() => {})), { stage: "done", error: null });
+  assert.deepEqual(
+    changed(() => {}),
+    bytes,
+  );
+});
+
+test("a pack that ends early is refused, wherever it ends", async () => {
+  const { int, seed } = random(11);
+  const edges = [
+    ...[0, PRELUDE_BYTES, layout.fixedOffset, layout.unitsOffset, bytes.length],
+    ...layout.tables.flatMap(({ offset, count, entryBytes }) => [offset, offset + count * entryBytes]),
+    ...layout.fixed.map(({ offset, length }) => layout.fixedOffset + offset + length),
+    ...layout.units.map(({ offset }) => offset),
+  ].flatMap((edge) => [edge - 1, edge, edge + 1]);
+  const lengths = [...edges, ...Array.from({ length: LENGTHS }, () => int(bytes.length))];
+  for (const length of lengths.filter((length) => length >= 0 && length < bytes.length))
+    await refused(bytes.slice(0, length), `the first ${length} of ${bytes.length} bytes (seed ${seed})`);
+});
+
+test("every flipped bit is found", async () => {
+  const { int, seed } = random(12);
+  const flip = (bit: number) => {
+    const copy = bytes.slice();
+    copy[bit >>> 3] ^= 1 << (bit & 7);
+    return refused(copy, `bit ${bit & 7} of byte ${bit >>> 3} (seed ${seed})`);
+  };
+  for (let bit = 0; bit < PRELUDE_BYTES * 8; bit++) await flip(bit);
+  for (let i = 0; i < FLIPS; i++) await flip(PRELUDE_BYTES * 8 + int((bytes.length - PRELUDE_BYTES) * 8));
+});
+
+test("what is no pack, or one of another version, is called so", async () => {
+  const magic = await refused(
+    changed((view) => view.setUint32(PRELUDE_MAGIC, 0x46554747, true)),
+    "magic",
+  );
+  assert.match(magic.message, /not a snug pack/);
+  for (const version of [0, PACK_VERSION + 1, 0xffffffff]) {
+    const error = await refused(
+      changed((view) => view.setUint32(PRELUDE_VERSION, version, true)),
+      `version ${version}`,
+    );
+    assert.match(error.message, version > PACK_VERSION ? /update snug/ : /make the pack anew/);
+  }
+  for (const text of ["", "x", "SNUGPACK", `{"a":1}${" ".repeat(100)}`])
+    await refused(new TextEncoder().encode(text), JSON.stringify(text));
+  await refused(new Uint8Array(100000), "zeros");
+});
+
+// ── Packs made to harm, with right checksums ────────────────────────────────────────────────────────────────────────
+
+/** A number that a field is likely not to expect. */
+function oddWord(old: number, r: Random): number {
+  const near = [old - 1, old + 1, old * 2, old >>> 1, -old, old ^ (1 << r.int(32)), old + 64, old - 64];
+  const known = [0, 1, 2, 3, 7, 8, 16, 63, 64, 255, 65535, 65536, 0x00ffffff, 0x01000000];
+  const large = [0x7fffffff, 0x80000000, 0xffffffff, 0xfffffffe, 0xffffffc0, 0x40000000, 0x7fc00000, 0x7f800000];
+  return (r.int(2) ? r.pick(near) : r.int(2) ? r.pick(known) : r.int(2) ? r.pick(large) : r.int(2 ** 32)) >>> 0;
+}
+
+/** Somewhere that matters: a field of the prelude or header, an entry of a table, the tokenizer's head or body, a weight. */
+function somewhere(r: Random): number {
+  const tokenizer = layout.fixed.find(({ role }) => role === ROLE_TOKENIZER) ?? layout.fixed[0];
+  const tables = layout.tables.filter(({ field, count }) => count > 0 && field !== HEADER_INFO);
+  const word = (from: number, length: number) => from + 4 * r.int(Math.max(1, length >>> 2));
+  switch (r.int(10)) {
+    case 0:
+      return word(0, PRELUDE_HASH);
+    case 1:
+    case 2:
+    case 3:
+      return word(PRELUDE_BYTES, HEADER_FIELDS_BYTES);
+    case 4:
+    case 5:
+    case 6: {
+      const { offset, count, entryBytes } = r.pick(tables);
+      return word(offset, count * entryBytes);
+    }
+    case 7:
+      return word(layout.fixedOffset + tokenizer.offset, 32);
+    case 8:
+      return word(layout.fixedOffset + tokenizer.offset, tokenizer.length);
+    default:
+      return word(layout.fixedOffset, bytes.length - layout.fixedOffset);
+  }
+}
+
+test(`${MUTATIONS} packs with odd numbers and right checksums: no trap, no hang, no memory beyond the plan`, async (t) => {
+  const outcomes = new Map<string, number>();
+  const { seed, int } = random(13);
+  for (let i = 0; i < MUTATIONS; i++) {
+    const own = int(2 ** 32);
+    const r = random(own);
+    const edits: string[] = [];
+    const damaged = changed((view) => {
+      for (let edit = 0; edit <= r.int(3); edit++) {
+        const at = somewhere(r);
+        const value = oddWord(view.getUint32(at, true), r);
+        view.setUint32(at, value, true);
+        edits.push(`${value} at ${at}`);
+      }
+    });
+    const what = `mutation ${i} of seed ${seed}: ${edits.join(", ")}`;
+    const { stage, error } = await tryPack(damaged).catch((cause) => assert.fail(`${what}: ${cause.stack}`));
+    const code = error?.code ?? "fine";
+    outcomes.set(`${stage}: ${code}`, (outcomes.get(`${stage}: ${code}`) ?? 0) + 1);
+    // A context that was made tiny does not hold the prompt.
+    const right = stage === "generate" ? ["context"] : ["pack", "unsupported"];
+    if (error !== null) assert.ok(right.includes(code), `${what}: ${code} at ${stage}: ${error.message}`);
+  }
+  t.diagnostic([...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(", "));
+  assert.ok([...outcomes.keys()].includes("done: fine"), "no mutation came through: they are too rough");
+});
+
+test("counts and lengths past all reason are refused", async () => {
+  const words = [0x7fffffff, 0x80000000, 0xffffffff, 0xffffffc0, 0x10000000];
+  for (const { field, offset, count, entryBytes } of layout.tables) {
+    for (const value of words) {
+      await refused(
+        changed((view) => view.setUint32(PRELUDE_BYTES + field, value, true)),
+        `count ${value} of table ${field}`,
+      );
+      await refused(
+        changed((view) => view.setUint32(PRELUDE_BYTES + field + 4, value, true)),
+        `offset ${value} of table ${field}`,
+      );
+    }
+    if (field === HEADER_TENSORS)
+      for (let at = offset; at < offset + count * entryBytes; at += 8)
+        await tryPack(changed((view) => view.setBigUint64(at, 0xfffffffffffffff0n, true))); // another role is legal
+  }
+});
+
+test("weights, norms and scales that are no numbers are refused", async () => {
+  const { fixed, stacks, units } = layout;
+  const places: [what: string, at: number, bits: "f16" | "f32"][] = [];
+  for (const tensor of fixed) {
+    const at = layout.fixedOffset + tensor.offset;
+    if (tensor.role === ROLE_EMBEDDING) places.push(["a scale of the embedding", at + 2, "f16"]);
+    if (tensor.dtype === DTYPE_VECTOR) places.push([`vector ${tensor.role}`, at + tensor.length - 4, "f32"]);
+  }
+  for (const { stack, offset } of units) {
+    for (const tensor of stacks[stack].tensors) {
+      if (tensor.dtype === DTYPE_Q4) places.push([`a scale of ${tensor.role}`, offset + tensor.offset + 30, "f16"]);
+      else places.push([`vector ${tensor.role}`, offset + tensor.offset, "f32"]);
+    }
+  }
+  assert.ok([ROLE_ROPE, ROLE_GATE_BIAS].every((role) => places.some(([what]) => what === `vector ${role}`)));
+  for (const [what, at, bits] of places) {
+    // NaN, infinity, and for scales what is below zero.
+    const values = bits === "f16" ? [0x7e00, 0x7c00, 0xfc00, 0xbc00, 0x7c01] : [0x7fc00000, 0x7f800000, 0xff800000];
+    for (const value of values) {
+      const damaged = changed((view) => (bits === "f16" ? view.setUint16 : view.setUint32).call(view, at, value, true));
+      const error = await refused(damaged, `${what} = 0x${value.toString(16)}`);
+      assert.match(error.message, /not a number/, what);
+    }
+  }
+});
+
+/** The pack with other bytes where its description was, filled up with spaces. */
+async function withInfo(text: string | Uint8Array): Promise<Uint8Array> {
+  const info = typeof text === "string" ? new TextEncoder().encode(text) : text;
+  const table = layout.tables.find(({ field }) => field === HEADER_INFO) ?? assert.fail();
+  return changed((view, copy) => {
+    const room = layout.fixedOffset - table.offset;
+    assert.ok(info.length <= room, `${info.length} bytes do not fit ${room}`);
+    copy.fill(0x20, table.offset, layout.fixedOffset);
+    copy.set(info, table.offset);
+    view.setUint32(PRELUDE_BYTES + HEADER_INFO, room, true);
+  });
+}
+
+test("a description that is none is refused", async () => {
+  const broken = ["", "{", "[]", "null", "1", '"name"', '{"name":1}', '{"licence":[]}', '{"chatTemplate":{}}'];
+  for (const text of [...broken, "[".repeat(30), Uint8Array.of(0xff, 0xfe, 0x00)])
+    await refused(await withInfo(text), `description ${text}`);
+  for (const text of ["{}", '{"name":null}', '{"__proto__":1}', '{"name":"\\ud800"}'])
+    assert.equal((await tryPack(await withInfo(text))).stage, "done", text);
+});
+
+test("a chat template that does not work says so", async () => {
+  for (const template of ["{% for %}", "{{ 1 +", "{% if", "{{ raise_exception('no') }}"]) {
+    const pack = await openBytes(await withInfo(JSON.stringify({ chatTemplate: template })));
+    const model = await pack.load(pack.plan());
+    assert.throws(() => model.chat([{ role: "user", content: "hi" }]), says("unsupported", "chat template"), template);
+  }
+});
+
+test("a tokenizer of nonsense is refused", async () => {
+  const place = layout.fixed.find(({ role }) => role === ROLE_TOKENIZER) ?? assert.fail();
+  const at = layout.fixedOffset + place.offset;
+  const { int } = random(14);
+  const fill = (byte: () => number) =>
+    changed((_, copy) => {
+      for (let i = 0; i < place.length; i++) copy[at + i] = byte();
+    });
+  await refused(
+    fill(() => 0),
+    "zeros",
+    ["pack", "unsupported"],
+  );
+  await refused(
+    fill(() => 0xff),
+    "ones",
+    ["pack", "unsupported"],
+  );
+  for (let i = 0; i < 20; i++)
+    await refused(
+      fill(() => int(256)),
+      `noise ${i}`,
+      ["pack", "unsupported"],
+    );
+});
+
+// ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+test("a source that fails is told apart from a damaged pack, whenever it fails", async () => {
+  const reads = (await openAndLoad(memorySource(bytes))).reads.length;
+  assert.ok(reads > 4);
+  for (let fail = 0; fail < reads; fail++) {
+    for (const how of ["rejects", "throws", "text"]) {
+      const source = memorySource(bytes, "far.snug");
+      const read = source.read;
+      let open = 0;
+      source.read = (offset, target) => {
+        if (source.reads.length === fail) {
+          if (how === "throws") throw new TypeError("no wire");
+          return Promise.reject(how === "text" ? "no wire" : new Error("no wire"));
+        }
+        open++;
+        return read(offset, target).finally(() => open--);
+      };
+      await assert.rejects(openAndLoad(source), says("source", "far.snug", "no wire"), `read ${fail} ${how}`);
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.equal(open, 0, "a read is left hanging");
+    }
+  }
+});
+
+test("a source that returns too little is found out", async () => {
+  const whole = memorySource(bytes);
+  for (let short = 0; short < 6; short++) {
+    const source = memorySource(bytes);
+    let count = 0;
+    source.read = (offset, target) =>
+      whole.read(offset, count++ === short ? target.subarray(0, target.length >>> 1) : target);
+    await assert.rejects(openAndLoad(source), says("pack", "damaged"), `read ${short}`);
+  }
+});
+
+async function openAndLoad(source: ReturnType<typeof memorySource>) {
+  const pack = await Pack.open(source, testHost);
+  await pack.load(pack.plan());
+  return source;
+}
+
+// ── Callers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+test("a load that is stopped ends as stopped, and the pack loads again", async () => {
+  const pack = await openBytes(bytes);
+  const plan = pack.plan();
+  let steps = 0;
+  await pack.load(plan, { onProgress: () => steps++ });
+  for (let stop = 0; stop < steps; stop++) {
+    const controller = new AbortController();
+    if (stop === 0) controller.abort();
+    let seen = 0;
+    const onProgress = () => {
+      if (++seen === stop) controller.abort();
+    };
+    await assert.rejects(pack.load(plan, { signal: controller.signal, onProgress }), says("aborted"), `step ${stop}`);
+    assert.ok(seen <= stop + 1, "it went on after it was stopped");
+  }
+  const model = await pack.load(plan);
+  assert.equal((await model.generate([1, 2], { maxTokens: 3 }).result()).tokens.length > 0, true);
+});
+
+test("a generation that is stopped ends as stopped, and the next is as it would have been", async () => {
+  const model = await loaded();
+  const options = { temperature: 0, maxTokens: 20 };
+  const prompt = Array.from({ length: 100 }, (_, i) => i);
+  const want = await model.generate(prompt, options).result();
+  for (const pieces of [0, 1, 3]) {
+    const controller = new AbortController();
+    const generation = model.generate(prompt, { ...options, signal: controller.signal });
+    if (pieces === 0) controller.abort();
+    const run = async () => {
+      let seen = 0;
+      for await (const _ of generation) if (++seen === pieces) controller.abort();
+    };
+    await assert.rejects(run(), says("aborted"), `after ${pieces} pieces`);
+    await assert.rejects(generation.result(), says("aborted"));
+    assert.deepEqual((await model.generate(prompt, options).result()).tokens, want.tokens);
+  }
+});
+
+test("prompts that cannot be are refused, and odd ones taken", async () => {
+  const pack = await openBytes(bytes);
+  const model = await pack.load(pack.plan({ context: 40 }));
+  const { vocabulary } = model;
+  const run = (prompt: string | number[]) => model.generate(prompt, { maxTokens: 2, seed: 1 }).result();
+  await assert.rejects(run([]), says("usage", "empty"));
+  await assert.rejects(run(Array.from({ length: 41 }, () => 1)), says("context", "41", "40"));
+  await assert.rejects(run("word ".repeat(500)), says("context", "40"));
+  for (const id of [-1, 1.5, vocabulary, 2 ** 31, 2 ** 32, 2 ** 32 + 1, NONE, Number.NaN, Number.POSITIVE_INFINITY]) {
+    await assert.rejects(run([1, id]), says("usage", String(id)), `id ${id}`);
+    assert.throws(() => model.score([1, id]), says("usage", String(id)), `id ${id}`);
+    assert.throws(() => model.tokenBytes(id), says("usage", String(id)), `id ${id}`);
+  }
+  assert.throws(() => model.score([]), says("usage"));
+  assert.throws(() => model.logits(new Uint32Array(41), () => {}), says("context", "41", "40"));
+  for (const text of ["", "\ud800", "a\udc00b", "\0", "\ufeff", "\u202e", "👩‍👩‍👧"]) await run(text);
+  assert.equal((await run(Array.from({ length: 40 }, () => 1))).finishReason, "length");
+  assert.deepEqual(model.encode("\ud800"), model.encode("\ufffd"));
+  const long = model.encode("x".repeat(200000));
+  assert.equal(model.decode(long), "x".repeat(200000));
+});

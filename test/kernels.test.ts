@@ -1,0 +1,148 @@
+// The CPU's kernels over test/cases.ts, debug and release build; and the arithmetic that they share.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  OP_ATTENTION,
+  OP_BYTES,
+  OP_CODE,
+  OP_EMBED,
+  OP_FLAGS,
+  OP_GATE,
+  OP_MATMUL,
+  OP_NORM,
+  OP_ROPE,
+  OP_SELECT,
+  ROW_BYTES,
+  ROW_OUTPUT,
+  ROW_POSITION,
+  ROW_SEQUENCE,
+  ROW_TOKEN,
+} from "../assembly/abi";
+import { f32FromF16 } from "../packs/quantize";
+import { CASES, type OpCase } from "./cases";
+import { close, loadTestModule, type TestModule } from "./harness";
+
+const MODULES = [loadTestModule("debug"), loadTestModule("release")];
+
+/** Runs one case: fails if an output is out of bounds, or if anything else has changed. Returns error over bound. */
+function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch, want, cache }: OpCase): number {
+  const { exports, memory } = module;
+  module.reset();
+  const places = new Map(Object.entries(buffers).map(([name, bytes]) => [name, module.guarded(bytes.length)]));
+  const placeOf = (name: string) => places.get(name) ?? assert.fail(`no buffer ${name}`);
+  for (const [name, bytes] of Object.entries(buffers)) new Uint8Array(memory.buffer).set(bytes, placeOf(name).ptr);
+  const steps = module.put(
+    Uint32Array.from({ length: (rows.length * ROW_BYTES) / 4 }, (_, i) => {
+      const row = rows[Math.floor((i * 4) / ROW_BYTES)];
+      const values = { [ROW_TOKEN]: row.token, [ROW_POSITION]: row.position, [ROW_SEQUENCE]: row.sequence };
+      return { ...values, [ROW_OUTPUT]: Number(row.output) }[(i * 4) % ROW_BYTES] ?? 0;
+    }),
+  );
+  const record = module.put(new Uint8Array(OP_BYTES));
+  const view = new DataView(memory.buffer, record, OP_BYTES);
+  view.setUint32(OP_CODE, op, true);
+  view.setUint32(OP_FLAGS, flags, true);
+  for (const field of fields) {
+    if ("word" in field) view.setUint32(field.at, field.word, true);
+    else if ("float" in field) view.setFloat32(field.at, field.float, true);
+    else view.setUint32(field.at, placeOf(field.buffer).ptr + (field.offset ?? 0), true);
+  }
+
+  exports.cache_shape(cache.sequences, cache.context);
+  if (op === OP_EMBED) exports.embed(record, steps, rows.length);
+  else if (op === OP_NORM) exports.norm(record, rows.length);
+  else if (op === OP_MATMUL) exports.matmul(record, rows.length);
+  else if (op === OP_ROPE) exports.rope(record, steps, rows.length);
+  else if (op === OP_ATTENTION) exports.attention(record, steps, rows.length);
+  else if (op === OP_GATE) exports.gate(record, rows.length);
+  else if (op === OP_SELECT) exports.select_rows(record, steps, rows.length);
+  else assert.fail(`no kernel for op ${op}`);
+
+  let worst = 0;
+  for (const [name, bytes] of Object.entries(buffers)) {
+    const place = placeOf(name);
+    place.check();
+    if (scratch.includes(name)) continue;
+    const outcome = want[name];
+    if (outcome === undefined) {
+      assert.deepEqual(module.get(Uint8Array, place.ptr, bytes.length), bytes, `${name} has changed`);
+      continue;
+    }
+    const got = module.get(Float32Array, place.ptr, outcome.values.length);
+    close(got, outcome.values, outcome.bound);
+    outcome.values.forEach((value, i) => {
+      if (outcome.bound[i] > 0) worst = Math.max(worst, Math.abs(got[i] - value) / outcome.bound[i]);
+    });
+  }
+  return worst;
+}
+
+for (const name of new Set(CASES.map((spec) => spec.name.split(" ")[0]))) {
+  test(`kernel ${name}`, (context) => {
+    const specs = CASES.filter((spec) => spec.name.startsWith(`${name} `));
+    let worst = 0;
+    for (const spec of specs) {
+      const made = spec.make();
+      for (const module of MODULES) {
+        try {
+          worst = Math.max(worst, runCase(module, made));
+        } catch (error) {
+          if (error instanceof Error) error.message = `${spec.name} (${module.kind}): ${error.message}`;
+          throw error;
+        }
+      }
+    }
+    context.diagnostic(`${specs.length} cases; ${worst.toFixed(3)} of the bound at most`);
+  });
+}
+
+/** Distance in units in the last place of f32 at `want`. */
+function ulps(got: number, want: number): number {
+  const exponent = Math.max(-126, Math.floor(Math.log2(Math.abs(want))));
+  return Math.abs(got - want) / 2 ** (exponent - 23);
+}
+
+for (const module of MODULES) {
+  const map = (name: string, input: Float32Array | Uint16Array): Float32Array => {
+    module.reset();
+    const from = module.put(input);
+    const to = module.reserve(input.length * 4);
+    module.exports[name](from, to, input.length);
+    return module.get(Float32Array, to, input.length);
+  };
+
+  test(`exp is within 2 units in the last place (${module.kind})`, (context) => {
+    const count = 200000;
+    const input = Float32Array.from({ length: count }, (_, i) => -87.3 + (175.6 * i) / (count - 1));
+    for (let i = 0; i < 600; i++) input[i] = (i % 2 ? -1 : 1) * 2 ** (-140 + i / 4.2); // and small ones of all sizes
+    let worst = 0;
+    for (const name of ["exp4_all", "exp1_all"]) {
+      map(name, input).forEach((got, i) => {
+        if (input[i] < -87.3 || input[i] > 88.3) return;
+        const off = ulps(got, Math.exp(input[i]));
+        assert.ok(off <= 2, `${name}(${input[i]}) = ${got}: ${off} units off`);
+        worst = Math.max(worst, off);
+      });
+    }
+    context.diagnostic(`${worst.toFixed(2)} units at most`);
+  });
+
+  test(`exp of what is out of range, and of NaN (${module.kind})`, () => {
+    const { NaN: nan, POSITIVE_INFINITY: infinity } = Number;
+    const input = Float32Array.of(-infinity, -1e30, -100, -87.4, 88.4, 100, 3e38, infinity, nan, 0, -0, 1e-45);
+    for (const name of ["exp4_all", "exp1_all"]) {
+      const got = map(name, input);
+      assert.deepEqual([...got.subarray(0, 4)], [0, 0, 0, 0], name);
+      for (const value of got.subarray(4, 8)) assert.ok(value > 2e38 && value < infinity, `${name}: ${value}`);
+      assert.ok(!(got[8] > 0 && got[8] < infinity), `${name}(NaN) looks like a number: ${got[8]}`);
+      assert.deepEqual([...got.subarray(9)], [1, 1, 1], name);
+    }
+  });
+
+  test(`every f16 that a scale may be is read exactly (${module.kind})`, () => {
+    const input = Uint16Array.from({ length: 0x7c00 }, (_, bits) => bits);
+    const want = Float64Array.from(input, f32FromF16);
+    for (const name of ["load_half_all", "load_half4_all"]) close(map(name, input), want, 0);
+  });
+}

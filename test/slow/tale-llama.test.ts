@@ -1,0 +1,110 @@
+// The claims about a real checkpoint, from the command line as a user has it: exact in f32, small in 4 bits. Packs
+// tale-llama twice, which takes a quarter of an hour; the times are printed, not judged.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import { openTensors } from "../../packs/safetensors";
+import type { Plan } from "../../runtime/index";
+
+const CHECKPOINT = "../shared/models/tale-llama";
+const TINY = "../shared/models/tiny/tiny-llama";
+const CALIBRATION = "../shared/text/calibration.txt";
+const VALID = "../shared/text/valid.txt";
+const skip = existsSync(CHECKPOINT) ? false : "the shared models are not here";
+
+/** Perplexity of the first 48 windows that weights of at most so many MB must reach. */
+const QUALITY: readonly (readonly [megabytes: number, perplexity: number])[] = [
+  [16.73, 32.4],
+  [14.72, 32.7],
+  [13.6, 35],
+  [12.18, 40.5],
+];
+
+let folder = "";
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "snug-slow-"));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+async function snug<T>(...args: string[]): Promise<T> {
+  const { stdout } = await promisify(execFile)("node", ["dist/cli.js", ...args, "--json"], { maxBuffer: 1 << 26 });
+  return JSON.parse(stdout) as T;
+}
+
+async function pack(checkpoint: string, weights: string): Promise<string> {
+  const path = join(folder, `${weights}-${checkpoint.split("/").at(-1)}.snug`);
+  const text = existsSync(join(checkpoint, "tokenizer.json")) ? ["--calibration", CALIBRATION] : [];
+  const facts = await snug<{ bytes: number; seconds: number }>(
+    ...["pack", checkpoint, "-o", path, "--weights", weights, ...text],
+  );
+  console.log(`${checkpoint} as ${weights}: ${facts.bytes} bytes, packed in ${facts.seconds.toFixed(0)} s`);
+  return path;
+}
+
+/** Largest difference from the golden logits over their largest magnitude, and the greedy continuations. */
+async function checkGoldens(path: string, checkpoint: string): Promise<void> {
+  interface Case {
+    ids: number[];
+    greedy: number[];
+  }
+  const golden = JSON.parse(readFileSync(join(checkpoint, "golden.json"), "utf8")) as Case & {
+    cases?: Case[];
+    greedy_prompt_tokens?: number;
+  };
+  const cases = golden.cases ?? [{ ids: golden.ids.slice(0, golden.greedy_prompt_tokens), greedy: golden.greedy }];
+  const out = join(folder, "logits");
+  await snug("eval", path, "--tokens", (golden.cases?.[0]?.ids ?? golden.ids).join(","), "--logits", out);
+  const bytes = readFileSync(out);
+  const got = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  const tensors = await openTensors(checkpoint, "golden.safetensors");
+  const want = await tensors.read("logits");
+  await tensors.close();
+  assert.equal(got.length, want.length);
+  let difference = 0;
+  let magnitude = 0;
+  for (let i = 0; i < want.length; i++) {
+    difference = Math.max(difference, Math.abs((got[i] as number) - (want[i] as number)));
+    magnitude = Math.max(magnitude, Math.abs(want[i] as number));
+  }
+  console.log(`${path}: logits within ${(difference / magnitude).toExponential(1)} of the goldens`);
+  assert.ok(difference / magnitude < 1e-4);
+  for (const { ids, greedy } of cases) {
+    const { tokens } = await snug<{ tokens: number[] }>(
+      ...["run", path, "--tokens", ids.join(","), "--temperature", "0", "--repeat-penalty", "1"],
+      ...["--max-tokens", String(greedy.length), "--pruning", "0"],
+    );
+    assert.deepEqual(tokens, greedy);
+  }
+}
+
+test("tiny-llama in f32 is the checkpoint", { skip }, async () => {
+  await checkGoldens(await pack(TINY, "f32"), TINY);
+});
+
+test("tale-llama in f32 is the checkpoint", { skip }, async () => {
+  const path = await pack(CHECKPOINT, "f32");
+  await checkGoldens(path, CHECKPOINT);
+  const { perplexity } = await snug<{ perplexity: number }>("eval", path, "--text", VALID);
+  console.log(`f32: perplexity ${perplexity}`);
+  assert.ok(Math.abs(perplexity / 37.317 - 1) < 0.001, `perplexity ${perplexity}`);
+});
+
+test("tale-llama in 4 bits is good at every size", { skip }, async () => {
+  const path = await pack(CHECKPOINT, "q4");
+  for (const [megabytes, most] of QUALITY) {
+    let plan = await snug<Plan>("plan", path, "--pruning", "0");
+    for (let rate = 0; plan.weightsBytes > megabytes * 1e6; rate += 0.002)
+      plan = await snug<Plan>("plan", path, "--pruning", rate.toFixed(3));
+    const { perplexity } = await snug<{ perplexity: number }>(
+      ...["eval", path, "--text", VALID, "--windows", "48", "--pruning", String(plan.pruningRate)],
+    );
+    console.log(`${(plan.weightsBytes / 1e6).toFixed(2)} MB: perplexity ${perplexity.toFixed(2)} (at most ${most})`);
+    assert.ok(perplexity <= most, `${megabytes} MB: perplexity ${perplexity}`);
+  }
+});
