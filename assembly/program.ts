@@ -85,7 +85,7 @@ const nowhere = memory.data(OP_BYTES, 8);
 let programPtr: usize = 0;
 let count: u32 = 0;
 let emitting = false;
-let layerNow: u32 = NONE;
+let layerNow: u32 = 0;
 
 /** Starts a program at an address that the layout has taken. */
 export function program_start(ptr: usize, emit: bool): void {

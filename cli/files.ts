@@ -12,6 +12,8 @@ export async function checkOutput(path: string, option: string): Promise<void> {
     new SnugError("source", `cannot write ${path}: ${reason}`, { cause });
   const there = await stat(path).catch(() => undefined);
   if (there?.isDirectory()) throw refuse(`it is a folder; ${option} is the name of a file`);
+  // A finished file takes the place of what had its name: of a file, never of a device or a pipe.
+  if (there && !there.isFile()) throw refuse(`it is not a plain file; ${option} is the name of a file`);
   const parent = await stat(folder).catch(() => undefined);
   if (!parent) throw refuse(`there is no folder ${folder}; make it first`);
   if (!parent.isDirectory()) throw refuse(`${folder} is not a folder`);

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { SnugError } from "../runtime/index";
 import { type Command, commandHelp, helpRow, nearest, parse, usage } from "./options";
-import { lookOf, say } from "./output";
+import { lookOf, say, writeNow } from "./output";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -126,7 +126,8 @@ function listen(stop: AbortController): () => number {
 function quietPipes(): void {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(0);
-    throw error;
+    writeNow(2, `snug: cannot write the result: ${error.message}\n`);
+    process.exit(EXIT_FAILED);
   });
   process.stderr.on("error", () => {});
 }

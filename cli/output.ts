@@ -108,11 +108,11 @@ export function grouped(count: number): string {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** 15.2 %; nothing but none is 0, nothing but all is 100. */
+/** 15.2 %; only none is 0 %, only all is 100 %. */
 export function percent(share: number): string {
   if (share > 0 && share < 0.001) return "<0.1 %";
   if (share < 1 && share >= 0.9995) return ">99.9 %";
-  return `${(share * 100).toFixed(1).replace(/\.0$/, "")} %`;
+  return share === 0 || share === 1 ? `${share * 100} %` : `${(share * 100).toFixed(1)} %`;
 }
 
 /** Three or four digits of a perplexity or a speed. */
@@ -134,7 +134,7 @@ export function plain(words: string): string {
   return words.replace(/(?!\n)\p{Cc}/gu, "?");
 }
 
-/** Text of a stream that the terminal can show at once, even if the process ends next. */
+/** Writes past the stream's buffer: for what must be seen even if the process ends next. */
 export function writeNow(fd: number, text: string): void {
   try {
     writeSync(fd, text);

@@ -3,8 +3,9 @@
 import { duration, lookOf, writeNow } from "./output";
 
 const REDRAW_MS = 100;
-const BAR_COLUMNS = 24;
-const STAGE_COLUMNS = 28;
+const STAGE_COLUMNS = 34;
+const BAR_COLUMNS = { least: 6, most: 24 };
+const OTHER_COLUMNS = 28; // gaps, the percentage and the time that is left
 const CLEAR_LINE = "\r\x1b[K";
 
 export interface ProgressOptions {
@@ -46,9 +47,11 @@ export class Progress {
     this.#drawn = now;
     this.#shown = true;
     const { glyphs, accent, dim } = this.#look;
-    const full = Math.floor(share * BAR_COLUMNS);
-    const bar = accent(glyphs.kept.repeat(full)) + dim(glyphs.dropped.repeat(BAR_COLUMNS - full));
-    const words = stage.length > STAGE_COLUMNS ? stage.slice(0, STAGE_COLUMNS) : stage.padEnd(STAGE_COLUMNS);
+    const room = (process.stderr.columns || 80) - STAGE_COLUMNS - OTHER_COLUMNS;
+    const columns = Math.max(BAR_COLUMNS.least, Math.min(room, BAR_COLUMNS.most));
+    const full = Math.floor(share * columns);
+    const bar = accent(glyphs.kept.repeat(full)) + dim(glyphs.dropped.repeat(columns - full));
+    const words = stage.slice(0, STAGE_COLUMNS).padEnd(STAGE_COLUMNS);
     const percent = `${Math.floor(share * 100)}`.padStart(3);
     process.stderr.write(`${CLEAR_LINE}  ${words} ${bar} ${percent} %${this.#remaining(elapsed, share)}`);
   }

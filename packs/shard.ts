@@ -70,6 +70,8 @@ export class Shard {
   #windows: Windows | undefined;
   #layers: Partial<Record<"original" | "packed", Probe>> = {};
   #levels: readonly (readonly number[])[] = [];
+  /** What goes into the last matrix of the part at hand, step by step. */
+  #outputs: Float32Array[] = [];
   #exam: OpenedExam | undefined;
 
   private constructor(linalg: Linalg) {
@@ -206,7 +208,8 @@ export class Shard {
         const op = probe.ops[last] as Op;
         probe.stream().set(packed);
         probe.run(start, last);
-        const kept = probe.input(op);
+        const kept = probe.input(op).slice();
+        this.#outputs.push(kept);
         const full = new Float32Array(count * cols);
         for (let row = 0; row < count; row++) full.set(kept.subarray(row * op.cols, (row + 1) * op.cols), row * cols);
         this.#addNormal(
@@ -221,13 +224,16 @@ export class Shard {
     });
   }
 
-  /** Runs the packed model through a part, each window at its level's cut. */
+  /** Runs the packed model through the last matrix of a part, on what outputs() saw go into it. */
   async advance(part: Part): Promise<void> {
     const probe = this.#layer("packed");
+    const inputs = this.#outputs.values();
+    this.#outputs = [];
     this.#overText("packed", probe, (_, packed) => {
-      const start = part === "attention" ? 1 : find(probe, ROLE_O) + 1;
+      const last = find(probe, LAST[part]);
       probe.stream().set(packed);
-      probe.run(start, find(probe, LAST[part]) + 1);
+      probe.input(probe.ops[last] as Op).set(inputs.next().value as Float32Array);
+      probe.run(last, last + 1);
       packed.set(probe.stream());
     });
   }

@@ -1,21 +1,7 @@
-// What every executor's ops must do: one list of cases, each an op record with its buffers, what they must hold
-// afterwards by test/reference.ts, and how far off rounding may bring it. No executor is known here.
+// What every executor's ops must do: one list of cases, worked out by test/reference.ts. Whoever executes programs runs
+// all of it; test/kernels.test.ts does so for the CPU.
 
 import {
-  ATTENTION_HEADS,
-  ATTENTION_K,
-  ATTENTION_K_CACHE,
-  ATTENTION_KV_HEADS,
-  ATTENTION_OUT,
-  ATTENTION_Q,
-  ATTENTION_QK_CHANNELS,
-  ATTENTION_QK_UNITS,
-  ATTENTION_SCALE,
-  ATTENTION_SCORES,
-  ATTENTION_V,
-  ATTENTION_V_CACHE,
-  ATTENTION_VO_CHANNELS,
-  ATTENTION_VO_UNITS,
   AXIS_COLS,
   AXIS_ROWS,
   EMBED_DTYPE,
@@ -45,7 +31,6 @@ import {
   NORM_OUT,
   NORM_WEIGHT,
   NORM_WIDTH,
-  OP_ATTENTION,
   OP_EMBED,
   OP_GATE,
   OP_MATMUL,
@@ -63,48 +48,25 @@ import {
   SELECT_OUT,
   SELECT_WIDTH,
 } from "../assembly/abi";
-import { ALIGN, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, NONE } from "../packs/format";
-import { dequantize, encodeF32, encodeQuantized, f16FromF32, f32FromF16, type Quantized } from "../packs/quantize";
+import { ALIGN, DTYPE_F32, DTYPE_Q4, DTYPE_Q8 } from "../packs/format";
+import { ATTENTIONS, attentionCase } from "./attention-cases";
+import {
+  align,
+  bytesOf,
+  type CaseSpec,
+  exactly,
+  type Field,
+  garbage,
+  NOTHING,
+  normals,
+  type OpCase,
+  randomMatrix,
+  row,
+  TINY,
+  U,
+} from "./case";
 import { type Random, random } from "./harness";
 import * as reference from "./reference";
-
-/** Half the distance from 1 to the next f32: the relative error of one rounding. */
-const U = 2 ** -24;
-const TINY = 1e-37; // below it f32 loses digits, and exp4 is 0
-
-/** What a field of an op record holds. */
-export type Field =
-  | { at: number; word: number }
-  | { at: number; float: number }
-  | { at: number; buffer: string; offset?: number };
-
-export interface Row {
-  token: number;
-  position: number;
-  sequence: number;
-  output: boolean;
-}
-
-export interface OpCase {
-  op: number;
-  flags: number;
-  /** Rows of the step. */
-  rows: Row[];
-  fields: Field[];
-  /** What they hold before. Those that are not in `want` or `scratch` must hold it afterwards. */
-  buffers: Record<string, Uint8Array>;
-  /** May hold anything afterwards. */
-  scratch: string[];
-  /** By buffer, all of it: |got − want| ≤ bound. */
-  want: Record<string, { values: Float64Array; bound: Float64Array }>;
-  /** Shape of the KV caches. */
-  cache: { sequences: number; context: number };
-}
-
-export interface CaseSpec {
-  name: string;
-  make(): OpCase;
-}
 
 const DTYPE_NAMES = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
 
@@ -231,7 +193,8 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random)
   const weight = garbage(Math.max(1, (panels * panelBytes) / 4), r);
   for (const [p, bytes] of encoded.entries()) {
     weight.set(bytes, p * panelBytes);
-    if (bias && axis === AXIS_ROWS) weight.set(bytesOf(bias.slice(p * rows, (p + 1) * rows)), p * panelBytes + biasOffset);
+    if (bias && axis === AXIS_ROWS)
+      weight.set(bytesOf(bias.slice(p * rows, (p + 1) * rows)), p * panelBytes + biasOffset);
   }
   const biasField: Field[] =
     bias === null || (axis === AXIS_ROWS && panels === 0)
@@ -387,152 +350,6 @@ function selectCase(width: number, outputs: boolean[], r: Random): OpCase {
   };
 }
 
-// ── Attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-interface AttentionSpec {
-  heads: number;
-  kvHeads: number;
-  qk: [units: number, channels: number];
-  vo: [units: number, channels: number];
-  /** Of each sequence: positions in the cache, and rows of this step. */
-  sequences: [before: number, rows: number][];
-  /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
-  size?: number;
-}
-
-const ATTENTIONS: AttentionSpec[] = [
-  { heads: 1, kvHeads: 1, qk: [1, 2], vo: [1, 1], sequences: [[0, 1]] },
-  { heads: 4, kvHeads: 4, qk: [2, 4], vo: [2, 4], sequences: [[0, 5]] },
-  { heads: 6, kvHeads: 2, qk: [3, 6], vo: [2, 5], sequences: [[7, 4]] },
-  { heads: 8, kvHeads: 1, qk: [1, 16], vo: [4, 3], sequences: [[16, 1]] },
-  { heads: 5, kvHeads: 5, qk: [0, 8], vo: [3, 7], sequences: [[3, 3]] },
-  { heads: 3, kvHeads: 3, qk: [1, 10], vo: [1, 9], sequences: [[30, 9]], size: 300 },
-  {
-    ...{ heads: 4, kvHeads: 2, qk: [2, 2], vo: [1, 8] },
-    sequences: [
-      [4, 3],
-      [0, 2],
-      [9, 1],
-    ],
-  },
-  { heads: 2, kvHeads: 1, qk: [2, 16], vo: [2, 16], sequences: [[64, 64]] },
-];
-
-function attentionCase(spec: AttentionSpec, r: Random): OpCase {
-  const { heads, kvHeads, qk, vo, sequences, size = 1 } = spec;
-  const [kFloats, vFloats] = [kvHeads * qk[0] * qk[1], kvHeads * vo[0] * vo[1]];
-  const [qFloats, outFloats] = [heads * qk[0] * qk[1], heads * vo[0] * vo[1]];
-  const context = Math.max(...sequences.map(([before, rows]) => before + rows)) + 2;
-  const scale = Math.fround(1 / Math.sqrt(Math.max(1, qk[0] * qk[1]) + 3)); // as if the head had been cut
-  // The rows of the sequences take turns, each in its own order.
-  const rows: Row[] = [];
-  for (let turn = 0; turn < Math.max(...sequences.map(([, count]) => count)); turn++)
-    for (const [sequence, [before, count]] of sequences.entries())
-      if (turn < count) rows.push(row({ sequence, position: before + turn }));
-  const q = normals(rows.length * qFloats, r).map((value) => size * value);
-  const k = normals(rows.length * kFloats, r);
-  const v = normals(rows.length * vFloats, r);
-  // What no row may see is NaN.
-  const filled = (floats: number) =>
-    Float32Array.from({ length: sequences.length * context * floats }, (_, i) => {
-      const position = Math.floor(i / floats) % context;
-      return position < sequences[Math.floor(i / floats / context)][0] ? r.normal() : Number.NaN;
-    });
-  const caches = { k: filled(kFloats), v: filled(vFloats) };
-  const [kAfter, vAfter] = [caches.k.slice(), caches.v.slice()];
-  for (const [t, { sequence, position }] of rows.entries()) {
-    kAfter.set(k.subarray(t * kFloats, (t + 1) * kFloats), (sequence * context + position) * kFloats);
-    vAfter.set(v.subarray(t * vFloats, (t + 1) * vFloats), (sequence * context + position) * vFloats);
-  }
-
-  const values = new Float64Array(rows.length * outFloats);
-  const bound = new Float64Array(values.length);
-  for (const [t, { sequence, position }] of rows.entries()) {
-    const keys = position + 1;
-    const start = sequence * context;
-    const sizes = { queries: 1, keys, heads, kvHeads, dims: qk[0] * qk[1], vDims: vo[0] * vo[1], scale };
-    const query = byHead(q.subarray(t * qFloats, (t + 1) * qFloats), 1, heads, qk);
-    const ks = byHead(kAfter.subarray(start * kFloats, (start + keys) * kFloats), keys, kvHeads, qk);
-    const vs = byHead(vAfter.subarray(start * vFloats, (start + keys) * vFloats), keys, kvHeads, vo);
-    const out = reference.attention(query, ks, vs, sizes);
-    const loose = reference.attention(query, ks, vs.map(Math.abs), sizes);
-    const error = attentionError(query, ks, sizes);
-    toUnits(out, heads, vo).forEach((value, i) => {
-      values[t * outFloats + i] = value;
-    });
-    toUnits(loose, heads, vo).forEach((value, i) => {
-      bound[t * outFloats + i] = error * value + keys * TINY;
-    });
-  }
-  return {
-    ...NOTHING,
-    op: OP_ATTENTION,
-    rows,
-    cache: { sequences: sequences.length, context },
-    fields: [
-      { at: ATTENTION_Q, buffer: "q" },
-      { at: ATTENTION_K, buffer: "k" },
-      { at: ATTENTION_V, buffer: "v" },
-      { at: ATTENTION_OUT, buffer: "out" },
-      { at: ATTENTION_QK_UNITS, word: qk[0] },
-      { at: ATTENTION_QK_CHANNELS, word: qk[1] },
-      { at: ATTENTION_VO_UNITS, word: vo[0] },
-      { at: ATTENTION_VO_CHANNELS, word: vo[1] },
-      { at: ATTENTION_K_CACHE, buffer: "kCache" },
-      { at: ATTENTION_V_CACHE, buffer: "vCache" },
-      { at: ATTENTION_SCORES, buffer: "scores" },
-      { at: ATTENTION_SCALE, float: scale },
-      { at: ATTENTION_HEADS, word: heads },
-      { at: ATTENTION_KV_HEADS, word: kvHeads },
-    ],
-    buffers: {
-      ...{ q: bytesOf(q), k: bytesOf(k), v: bytesOf(v), out: garbage(values.length, r) },
-      ...{ kCache: bytesOf(caches.k), vCache: bytesOf(caches.v), scores: garbage(context, r) },
-    },
-    scratch: ["scores"],
-    want: {
-      out: { values, bound },
-      kCache: exactly(Float64Array.from(kAfter)),
-      vCache: exactly(Float64Array.from(vAfter)),
-    },
-  };
-}
-
-/** Relative error of a softmax's sums: twice that of a power, and the roundings of as many terms as there are keys. */
-function attentionError(q: Float64Array, k: Float64Array, sizes: reference.AttentionSizes): number {
-  const { keys, heads, kvHeads, dims, scale } = sizes;
-  let most = 0; // of Σ|q||k|
-  for (let head = 0; head < heads; head++)
-    for (let s = 0; s < keys; s++) {
-      const from = (s * kvHeads + Math.floor(head / (heads / kvHeads))) * dims;
-      let sum = 0;
-      for (let d = 0; d < dims; d++) sum += Math.abs(q[head * dims + d] * k[from + d]);
-      most = Math.max(most, sum);
-    }
-  const power = 2 * (dims + 4) * U * most * scale + 4 * U;
-  return Math.expm1(2 * power) + (2 * keys + 10) * U;
-}
-
-/** [rows][units][heads][channels] → [rows][heads][units × channels], as the reference has it. */
-function byHead(from: Float32Array, rows: number, heads: number, [units, channels]: [number, number]): Float64Array {
-  return Float64Array.from({ length: rows * heads * units * channels }, (_, i) => {
-    const channel = i % channels;
-    const unit = Math.floor(i / channels) % units;
-    const head = Math.floor(i / channels / units) % heads;
-    const t = Math.floor(i / channels / units / heads);
-    return from[((t * units + unit) * heads + head) * channels + channel];
-  });
-}
-
-/** [heads][units × channels] → [units][heads][channels]. */
-function toUnits(from: Float64Array, heads: number, [units, channels]: [number, number]): Float64Array {
-  return from.map((_, i) => {
-    const head = Math.floor(i / channels) % heads;
-    const unit = Math.floor(i / channels / heads);
-    return from[(head * units + unit) * channels + (i % channels)];
-  });
-}
-
 // ── The list ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** All cases, in the order of the op codes. */
@@ -567,69 +384,18 @@ export const CASES: readonly CaseSpec[] = [
     make: () => attentionCase(spec, random(6000 + i)),
   })),
   ...[1, 3, 4, 31, 64].flatMap((width) =>
-    [1, 2, 7].map((count) => ({ name: `gate ${count}×${width}`, make: () => gateCase(width, count, random(7000 + width)) })),
+    [1, 2, 7].map((count) => ({
+      name: `gate ${count}×${width}`,
+      make: () => gateCase(width, count, random(7000 + width)),
+    })),
   ),
   ...["1", "01", "1010011", "0001", "111"].map((outputs) => ({
     name: `select ${outputs}`,
-    make: () => selectCase(5, [...outputs].map((digit) => digit === "1"), random(8000)),
+    make: () =>
+      selectCase(
+        5,
+        [...outputs].map((digit) => digit === "1"),
+        random(8000),
+      ),
   })),
 ];
-
-// ── Parts of cases ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-const NOTHING = { flags: 0, scratch: [], cache: { sequences: 1, context: 1 } };
-
-function row(fields: Partial<Row>): Row {
-  return { token: NONE, position: 0, sequence: 0, output: false, ...fields };
-}
-
-/** A matrix as it is stored, its values, and for the bound what each term may reach on its way to them. */
-function randomMatrix(dtype: number, rows: number, cols: number, group: number, r: Random) {
-  if (dtype === DTYPE_F32) {
-    const values = normals(rows * cols, r);
-    return {
-      values: Float64Array.from(values),
-      sizes: Float64Array.from(values, Math.abs),
-      encode: (row: number, count: number, col: number, width: number) =>
-        encodeF32(values, rows, cols, { row, rows: count, col, cols: width }),
-    };
-  }
-  const bits = dtype === DTYPE_Q4 ? 4 : 8;
-  const levels = Int8Array.from({ length: rows * cols }, () => (bits === 4 ? r.int(16) - 8 : r.int(255) - 127));
-  // Some scales are 0, some subnormal.
-  const scales = Float32Array.from({ length: group ? (rows * cols) / group : 0 }, () =>
-    f32FromF16(f16FromF32(r.int(16) === 0 ? 0 : r.int(16) === 0 ? 1e-6 : 0.2 * r.unit())),
-  );
-  const q: Quantized = { bits, rows, cols, group, levels, scales, loss: 0 };
-  // An executor may sum code × x and 8 × x apart: the weight of 4 bits is (code − 8) × scale.
-  const sizes = Float64Array.from(levels, (level, i) =>
-    bits === 4 ? (level + 16) * scales[Math.floor(i / group)] : Math.abs(level) * scales[Math.floor(i / group)],
-  );
-  return {
-    values: Float64Array.from(dequantize(q)),
-    sizes,
-    encode: (row: number, count: number, col: number, width: number) =>
-      encodeQuantized(q, { row, rows: count, col, cols: width }),
-  };
-}
-
-function exactly(values: Float64Array) {
-  return { values, bound: new Float64Array(values.length) };
-}
-
-function normals(count: number, r: Random): Float32Array {
-  return Float32Array.from({ length: count }, () => r.normal());
-}
-
-/** What an output holds before: numbers that would be noticed. */
-function garbage(floats: number, r: Random): Uint8Array {
-  return bytesOf(Float32Array.from({ length: floats }, () => 1e30 * (r.unit() - 0.5)));
-}
-
-function bytesOf(values: Float32Array): Uint8Array {
-  return new Uint8Array(values.slice().buffer);
-}
-
-function align(bytes: number): number {
-  return Math.ceil(bytes / ALIGN) * ALIGN;
-}

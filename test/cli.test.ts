@@ -3,7 +3,17 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
@@ -120,11 +130,14 @@ test("wrong usage: exit code 2, nothing on stdout, and what to do", async () => 
   await inParallel(cases, async ([args, ...said]) => refused(await snug(...args), 2, args, said));
 });
 
-test("what cannot be read or written: exit code 1, and what to do", async () => {
+test("what cannot be read or written: exit code 1, and what to do", async (context) => {
   const nowhere = join(folder, "no", "such", "file");
   const text = join(folder, "short.txt");
   const truncated = join(folder, "truncated.snug");
   const stub = join(folder, "stub.snug");
+  const socket = join(folder, "socket"); // stands for whatever is there and is no file, such as a device
+  const server = createServer().listen(socket);
+  context.after(() => server.close());
   writeFileSync(text, "short ".repeat(20));
   writeFileSync(truncated, readFileSync(words).subarray(0, -100));
   writeFileSync(stub, readFileSync(words).subarray(0, 20));
@@ -143,11 +156,14 @@ test("what cannot be read or written: exit code 1, and what to do", async () => 
     [["eval", words, "--text", text], "shorter than one window of 512 tokens", "--window"],
     [["eval", words, "--tokens", "1", "--logits", nowhere], `cannot write ${nowhere}`, "make it first"],
     [["eval", words, "--tokens", "1", "--logits", folder], "it is a folder"],
+    [["eval", words, "--tokens", "1", "--logits", socket], "not a plain file"],
+    [["pack", join(folder, "ids"), "-o", socket], "not a plain file"],
     [["pack", join(folder, "ids"), "-o", nowhere], `cannot write ${nowhere}`, "make it first"],
     [["pack", nowhere, "-o", join(folder, "x.snug")], nowhere],
     [["pack", folder, "-o", join(folder, "x.snug")], "config.json"],
   ];
   await inParallel(cases, async ([args, ...said]) => refused(await snug(...args), 1, args, said));
+  assert.ok(statSync(socket).isSocket());
   assert.deepEqual(
     readdirSync(folder).filter((name) => name.startsWith("x.snug")),
     [],
@@ -386,10 +402,10 @@ test("pack: a checkpoint without a tokenizer becomes a pack", async () => {
 test("pack: Ctrl-C leaves nothing under the final name", async () => {
   const out = join(folder, "interrupted");
   mkdirSync(out);
-  const checkpoint = join(folder, "larger");
-  writeCheckpoint(checkpoint, { num_hidden_layers: 12, hidden_size: 192, intermediate_size: 768 });
+  const checkpoint = join(folder, "deeper");
+  writeCheckpoint(checkpoint, { num_hidden_layers: 12 });
   const child = start(["pack", checkpoint, "-o", join(out, "x.snug")]);
-  await new Promise((done) => setTimeout(done, 900));
+  await child.firstWords;
   child.process.kill("SIGINT");
   const { code, stderr } = await child.ended;
   assert.equal(code, 130, stderr);
@@ -436,20 +452,20 @@ function start(args: readonly string[], env: Record<string, string> = {}) {
   const child = spawn(process.execPath, [CLI, ...args], {
     env: { ...process.env, LC_ALL: "", LC_CTYPE: "", LANG: "C.UTF-8", SNUG_DEBUG: "", ...env },
   });
-  const out: Buffer[] = [];
-  const err: Buffer[] = [];
-  child.stderr.on("data", (chunk) => err.push(chunk));
-  const firstOutput = new Promise<void>((done) => {
-    child.stdout.on("data", (chunk) => {
-      out.push(chunk);
-      done();
+  const collect = (stream: NodeJS.ReadableStream) => {
+    const chunks: Buffer[] = [];
+    const first = new Promise<void>((done) => {
+      stream.on("data", (chunk) => done(void chunks.push(chunk)));
+      child.on("close", () => done());
     });
-    child.on("close", () => done());
-  });
+    return { first, text: () => String(Buffer.concat(chunks)) };
+  };
+  const out = collect(child.stdout);
+  const err = collect(child.stderr);
   const ended = new Promise<Ended>((done) => {
-    child.on("close", (code) => done({ code, stdout: String(Buffer.concat(out)), stderr: String(Buffer.concat(err)) }));
+    child.on("close", (code) => done({ code, stdout: out.text(), stderr: err.text() }));
   });
-  return { process: child, firstOutput, ended };
+  return { process: child, firstOutput: out.first, firstWords: err.first, ended };
 }
 
 function refused(ended: Ended, code: number, args: readonly string[], said: readonly string[]): void {

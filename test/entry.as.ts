@@ -1,13 +1,13 @@
 // The core's insides that tests call, beside what assembly/index.ts exports. One line for each module.
 
-export * from "../assembly/sampler";
-export * from "../assembly/tokenizer";
-export { unicode_class, unicode_combining } from "../assembly/unicode";
-export { UNICODE_VERSION } from "../assembly/unicode-tables";
 export { attention } from "../assembly/kernels/attention";
 export { embed, gate, norm, rope, select_rows } from "../assembly/kernels/elementwise";
 export { matmul } from "../assembly/kernels/matmul";
 export { cache_shape } from "../assembly/kv-cache";
+export * from "../assembly/sampler";
+export * from "../assembly/tokenizer";
+export { unicode_class, unicode_combining } from "../assembly/unicode";
+export { UNICODE_VERSION } from "../assembly/unicode-tables";
 
 // A v128 cannot leave the module: these go over arrays, `count` a multiple of 4.
 import { exp1, exp4, load_half, load_half4 } from "../assembly/math";

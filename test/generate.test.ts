@@ -52,7 +52,9 @@ test("an end token ends the text, and is no part of it", async () => {
   const free = await model.generate("Once", { ...GREEDY, maxTokens: 12 }).result();
   assert.equal(free.finishReason, "length");
   const at = free.tokens.findIndex((token, i) => i > 3 && free.tokens.indexOf(token) === i);
-  const ending = await openBytes(await packCheckpoint(folder, { beginToken: BEGIN, endTokens: [END, free.tokens[at]] }));
+  const ending = await openBytes(
+    await packCheckpoint(folder, { beginToken: BEGIN, endTokens: [END, free.tokens[at]] }),
+  );
   const result = await (await ending.load()).generate("Once", { ...GREEDY, maxTokens: 12 }).result();
   assert.equal(result.finishReason, "stop");
   assert.deepEqual(result.tokens, free.tokens.slice(0, at + 1));
@@ -119,7 +121,10 @@ test("a stop text is found across any cut, and nothing of it is let out", () => 
   const { int } = random(21);
   const stops = ["END", "日本", "👧x", "aab", "\n\n", "aaaa", "b"];
   for (let round = 0; round < 2000; round++) {
-    const text = Array.from({ length: 1 + int(20) }, () => ["a", "b", "c", "E", "N", "D", "日", "本", "👧", "x", "\n"][int(11)]).join("");
+    const text = Array.from(
+      { length: 1 + int(20) },
+      () => ["a", "b", "c", "E", "N", "D", "日", "本", "👧", "x", "\n"][int(11)],
+    ).join("");
     const chosen = Array.from({ length: int(4) }, () => stops[int(stops.length)]);
     const found = chosen.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
     const bytes = new TextEncoder().encode(text);
@@ -170,7 +175,8 @@ test("a seed repeats a text, another seed makes another", async () => {
   const first = await run(42);
   assert.equal(first.seed, 42);
   assert.deepEqual((await run(42)).tokens, first.tokens);
-  for (const seed of [43, 2 ** 32 + 42, Number.MAX_SAFE_INTEGER]) assert.notDeepEqual((await run(seed)).tokens, first.tokens);
+  for (const seed of [43, 2 ** 32 + 42, Number.MAX_SAFE_INTEGER])
+    assert.notDeepEqual((await run(seed)).tokens, first.tokens);
   const drawn = await run();
   assert.deepEqual((await run(drawn.seed)).tokens, drawn.tokens);
 });
@@ -179,7 +185,9 @@ test("the text is the same in any prefill chunk", async () => {
   const prompt = Array.from({ length: 33 }, (_, i) => (i * 7) % 500);
   const texts: string[] = [];
   for (const rows of [1, 2, 5, 33, 64])
-    texts.push((await (await pack.load(pack.plan({ rows }))).generate(prompt, { ...GREEDY, maxTokens: 20 }).result()).text);
+    texts.push(
+      (await (await pack.load(pack.plan({ rows }))).generate(prompt, { ...GREEDY, maxTokens: 20 }).result()).text,
+    );
   assert.equal(new Set(texts).size, 1);
 });
 
@@ -262,10 +270,7 @@ test("a disposed model says so, whatever is asked of it", async () => {
   gone.dispose();
   const disposed = says("usage", "disposed");
   await assert.rejects(running.result(), disposed);
-  await assert.rejects(
-    (async () => gone.generate([1]).result())(),
-    disposed,
-  );
+  await assert.rejects((async () => gone.generate([1]).result())(), disposed);
   for (const use of [
     () => gone.generate("One"),
     () => gone.encode("One"),
@@ -288,8 +293,5 @@ test("a model without a tokenizer runs on ids, and says what it lacks", async (c
   for (const use of [() => ids.generate("text"), () => ids.encode("text")])
     assert.throws(use, says("unsupported", "no tokenizer", "token ids"));
   assert.throws(() => ids.chat([{ role: "user", content: "hi" }]), says("unsupported", "chat template"));
-  await assert.rejects(
-    (async () => ids.generate([]).result())(),
-    (error) => error instanceof SnugError,
-  );
+  await assert.rejects((async () => ids.generate([]).result())(), (error) => error instanceof SnugError);
 });

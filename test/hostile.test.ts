@@ -60,7 +60,15 @@ before(async () => {
   const curve = [2, 7].map((units) => ({ units, perplexity: 30 - units, topOne: 0.3 }));
   const sizes = { qkChannels: 4, voChannels: 4, mlpChannels: 8 };
   const info = { name: "a test", provenance: "room for other descriptions ".repeat(8) };
-  bytes = await packCheckpoint(folder, { weights: "q4", seed: 1, sizes, curve, info, beginToken: 586, endTokens: [587] });
+  bytes = await packCheckpoint(folder, {
+    weights: "q4",
+    seed: 1,
+    sizes,
+    curve,
+    info,
+    beginToken: 586,
+    endTokens: [587],
+  });
   layout = readLayout(bytes);
   hash = await testHash();
 });

@@ -20,7 +20,8 @@ import {
   ROW_TOKEN,
 } from "../assembly/abi";
 import { f32FromF16 } from "../packs/quantize";
-import { CASES, type OpCase } from "./cases";
+import type { OpCase } from "./case";
+import { CASES } from "./cases";
 import { close, loadTestModule, type TestModule } from "./harness";
 
 const MODULES = [loadTestModule("debug"), loadTestModule("release")];

@@ -292,7 +292,10 @@ function definePlanTests(): void {
     for (const { planned, grown, peak } of loads) {
       assert.equal(grown, planned);
       assert.ok(peak - planned < 120e6, `${megabytes(peak - planned)} more than planned`);
-      assert.ok(peak - planned - idle.peak < 20e6, `${megabytes(peak - planned - idle.peak)} more than the plan and Node`);
+      assert.ok(
+        peak - planned - idle.peak < 20e6,
+        `${megabytes(peak - planned - idle.peak)} more than the plan and Node`,
+      );
     }
     const excess = loads.map(({ planned, peak }) => peak - planned);
     assert.ok(loads[2].planned - loads[0].planned > 50e6);
@@ -327,7 +330,11 @@ async function largeContent(layers = 8): Promise<PackContent> {
       kind: KIND_MLP,
       channels,
       units: 20,
-      tensors: [matrix(ROLE_GATE, channels, width), matrix(ROLE_UP, channels, width), matrix(ROLE_DOWN, width, channels)],
+      tensors: [
+        matrix(ROLE_GATE, channels, width),
+        matrix(ROLE_UP, channels, width),
+        matrix(ROLE_DOWN, width, channels),
+      ],
     },
   ].map((one) => ({ ...one, laid: layOutUnit(one.tensors) }));
   const stacks = Array.from({ length: layers }, (_, layer) =>
@@ -346,7 +353,9 @@ async function largeContent(layers = 8): Promise<PackContent> {
       ...Array.from({ length: layers }, (_, i) => [norm(ROLE_ATTENTION_NORM, i), norm(ROLE_MLP_NORM, i)]).flat(),
     ],
     stacks,
-    order: stacks.flatMap(({ units }, stack) => Array.from({ length: units }, (_, index) => ({ stack, index, loss: 0 }))),
+    order: stacks.flatMap(({ units }, stack) =>
+      Array.from({ length: units }, (_, index) => ({ stack, index, loss: 0 })),
+    ),
     unit: (stack) => kinds[stack % kinds.length].laid.bytes,
   };
 }
