@@ -15,6 +15,7 @@ export {
   pack_prelude,
   pack_prelude_ptr,
   stack_ptr,
+  tensor_ptr,
 } from "./pack";
 export {
   history_ptr,

@@ -113,9 +113,9 @@ export function pack_prelude_ptr(): usize {
 /** Checks the prelude against the file's size and makes room for the header. Returns the header's bytes. */
 export function pack_prelude(fileBytes: f64): i32 {
   opened = false;
-  if (!(fileBytes >= PRELUDE_BYTES)) return fail(STATUS_TRUNCATED, PRELUDE_BYTES, fileBytes);
   if (load<u32>(prelude, PRELUDE_MAGIC) != PACK_MAGIC_LOW || load<u32>(prelude, PRELUDE_MAGIC + 4) != PACK_MAGIC_HIGH)
     return fail(STATUS_NOT_A_PACK, load<u32>(prelude, PRELUDE_MAGIC), load<u32>(prelude, PRELUDE_MAGIC + 4));
+  if (!(fileBytes >= PRELUDE_BYTES)) return fail(STATUS_TRUNCATED, PRELUDE_BYTES, fileBytes);
   const version = load<u32>(prelude, PRELUDE_VERSION);
   if (version != PACK_VERSION) return fail(STATUS_VERSION, version, PACK_VERSION);
   if (xxh64(prelude, PRELUDE_HASH) != load<u64>(prelude, PRELUDE_HASH)) return fail(STATUS_CHECKSUM, 0, PRELUDE_BYTES);

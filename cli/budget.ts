@@ -54,8 +54,8 @@ export function chooseBudget(
   shape: Pick<PlanOptions, "rows" | "outputs"> = {},
 ): Budget {
   const { memory, pruning, context } = values;
-  if (context !== undefined && context > pack.maximumContext)
-    throw usage(`this model has at most ${pack.maximumContext} positions, not ${context}`);
+  if (context !== undefined && context > pack.shape.maximumContext)
+    throw usage(`this model has at most ${pack.shape.maximumContext} positions, not ${context}`);
   const options = { ...shape, ...given({ context }) };
   if (memory !== undefined) return { plan: pack.plan({ ...options, memory }), how: "as given" };
   if (pruning !== undefined) return { plan: pack.plan({ ...options, pruning }), how: "what this pruning rate takes" };

@@ -181,17 +181,17 @@ async function writeLogits(
     model.dispose();
   }
   const seconds = (performance.now() - started) / 1000;
-  const bytes = tokens.length * pack.vocabulary * 4;
+  const bytes = tokens.length * pack.shape.vocabulary * 4;
   if (values.json)
     printJson({
       logits: path,
       tokens: tokens.length,
-      vocabulary: pack.vocabulary,
+      vocabulary: pack.shape.vocabulary,
       bytes,
       seconds,
       plan: planFacts(plan),
     });
-  else say(`Wrote ${path}: ${tokens.length} rows of ${pack.vocabulary} logits, f32, ${grouped(bytes)} bytes.`);
+  else say(`Wrote ${path}: ${tokens.length} rows of ${pack.shape.vocabulary} logits, f32, ${grouped(bytes)} bytes.`);
 }
 
 function writeAll(file: number, bytes: Uint8Array): void {

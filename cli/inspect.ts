@@ -36,9 +36,7 @@ function factsOf(pack: Pack) {
     licence: pack.info.licence,
     provenance: pack.info.provenance,
     bytes: pack.size,
-    layers: pack.layers,
-    vocabulary: pack.vocabulary,
-    maximumContext: pack.maximumContext,
+    ...pack.shape,
     channels: channelsOf(all.layers),
     units: pack.units,
     weightsBytes: all.weightsBytes,
@@ -77,7 +75,13 @@ function describe(file: string, facts: Facts): string[] {
     ["file", `${file}, ${megabytes(facts.bytes)}`],
     [
       "shape",
-      `${facts.layers} layers, vocabulary ${grouped(facts.vocabulary)}, context ${grouped(facts.maximumContext)}`,
+      `${facts.family}, ${facts.layers} layers of width ${grouped(facts.width)}, ${facts.heads} heads of ` +
+        `${facts.headDim} (${facts.kvHeads} for keys and values), weights in ${facts.weights}`,
+    ],
+    [
+      "text",
+      `${facts.hasTokenizer ? "" : "no tokenizer, "}vocabulary ${grouped(facts.vocabulary)}, ` +
+        `context up to ${grouped(facts.maximumContext)}`,
     ],
     ["channels", `${channels.join(", ")} in a layer (of each head; of the MLP), cut in ${grouped(facts.units)} units`],
     ["chat", facts.chatTemplate ? "has a chat template" : "no chat template"],

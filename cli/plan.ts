@@ -37,7 +37,7 @@ function describe(pack: Pack, { plan, how }: Budget): string[] {
   const look = lookOf(process.stdout);
   const { dot } = look.glyphs;
   const choices = choicesBetween(pack, plan, chartColumns(look));
-  const facts = [`${pack.layers} layers`, `context ${plan.context}`, `budget: ${how}`];
+  const facts = [`${pack.shape.layers} layers`, `context ${plan.context}`, `budget: ${how}`];
   return [
     `${look.bold(plain(pack.info.name))} ${look.dim(`${dot} ${facts.join(` ${dot} `)}`)}`,
     "",

@@ -3,7 +3,7 @@
 
 import { fstatSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
-import { type GenerateResult, type Generation, type Model, type Pack, SnugError, type Speed } from "../runtime/index";
+import { type GenerateResult, type Generation, type Model, type Pack, type Speed } from "../runtime/index";
 import {
   BUDGET_OPTIONS,
   type Budget,
@@ -61,7 +61,7 @@ reads it from stdin (the newline at its end is left out). Without --memory and
       if (!values.json) describe(pack, budget);
       const model = await loadModel(pack, budget.plan, signal);
       try {
-        await generate(model, values, words, signal);
+        await generate(model, values, words, signal, pack.shape.hasTokenizer);
       } finally {
         model.dispose();
       }
@@ -116,7 +116,7 @@ function describe(pack: Pack, { plan, how }: Budget): void {
   const quality = plan.expectedPerplexity === null ? "" : `, expected perplexity ${digits(plan.expectedPerplexity)}`;
   const cut = plan.keptUnits === plan.units ? "nothing is pruned" : `pruning rate ${percent(plan.pruningRate)}`;
   const units = `${grouped(plan.keptUnits)} of ${grouped(plan.units)} units`;
-  say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.layers} layers, ${megabytes(pack.size)}`);
+  say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.shape.layers} layers, ${megabytes(pack.size)}`);
   say(`${dim("budget ")} ${megabytes(plan.memoryBytes)}: ${how}`);
   say(`${dim("plan   ")} ${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}, context ${plan.context}`);
   say(`${dim("kept   ")} ${units}, ${cut}${quality}`);
@@ -125,7 +125,13 @@ function describe(pack: Pack, { plan, how }: Budget): void {
 
 // ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-async function generate(model: Model, values: RunValues, prompt: string | undefined, signal: AbortSignal) {
+async function generate(
+  model: Model,
+  values: RunValues,
+  prompt: string | undefined,
+  signal: AbortSignal,
+  hasTokenizer: boolean,
+) {
   const generation = start(model, values, prompt, signal);
   const look = lookOf(process.stderr);
   const people = process.stdout.isTTY === true && process.stderr.isTTY === true && !values.json;
@@ -150,8 +156,9 @@ async function generate(model: Model, values: RunValues, prompt: string | undefi
     printJson({ ...result, plan: planFacts(model.plan) });
     return;
   }
-  if (!hasTokenizer(model)) process.stdout.write(`${result.tokens.join(",")}\n`);
+  if (!hasTokenizer) process.stdout.write(`${result.tokens.join(",")}\n`);
   describeSpeed(result);
+  describeMemory(model);
 }
 
 function start(model: Model, values: RunValues, prompt: string | undefined, signal: AbortSignal): Generation {
@@ -180,14 +187,14 @@ function unfinished(model: Model, text: string) {
   return { text, ...unknown, finishReason: "aborted", plan: planFacts(model.plan) };
 }
 
-function hasTokenizer(model: Model): boolean {
-  try {
-    model.encode("");
-    return true;
-  } catch (error) {
-    if (error instanceof SnugError && error.code === "unsupported") return false;
-    throw error;
-  }
+/** What the model was planned to take, and what the process took at most: the rest is Node's. */
+function describeMemory(model: Model): void {
+  const peak = process.resourceUsage().maxRSS * 1024;
+  const { dim } = lookOf(process.stderr);
+  const own = megabytes(Math.max(0, peak - model.memoryBytes));
+  say(
+    `${dim("memory ")} ${megabytes(model.memoryBytes)} as planned; ${megabytes(peak)} at most with ${own} of Node's own`,
+  );
 }
 
 function describeSpeed({ finishReason, prompt, decode, seed }: GenerateResult): void {

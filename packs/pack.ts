@@ -123,10 +123,10 @@ const DRAFT_LEVELS = [
 
 /** Cuts that the pack is refitted for, as pruning rates along its order, and their shares of the windows. */
 const LEVELS = [
-  { rate: 0, share: 0.4 },
-  { rate: 0.06, share: 0.15 },
-  { rate: 0.125, share: 0.2 },
-  { rate: 0.2, share: 0.25 },
+  { rate: 0, share: 0.55 },
+  { rate: 0.06, share: 0.12 },
+  { rate: 0.125, share: 0.14 },
+  { rate: 0.2, share: 0.19 },
 ];
 
 /** Packs a checkpoint. Nothing is left under the final name, nor beside it, unless it succeeds. */

@@ -17,6 +17,7 @@ export interface CoreExports {
   pack_count(table: number): number;
   pack_info_ptr(): number;
   stack_ptr(stack: number): number;
+  tensor_ptr(tensor: number): number;
   cut_kept(stack: number): number;
   plan_shape(context: number, sequences: number, rows: number, outputs: number): number;
   plan_memory(bytes: number): number;
@@ -71,6 +72,7 @@ export class Core {
     const initial = 2;
     this.#memory = new WebAssembly.Memory({ initial, maximum: 65536 });
     const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
+    (instance.exports._initialize as (() => void) | undefined)?.(); // sets globals that are no plain constants
     this.exports = instance.exports as unknown as CoreExports;
   }
 

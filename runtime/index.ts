@@ -11,7 +11,7 @@ export type { Source } from "./host";
 export type { Info } from "./info";
 export type { LoadOptions, LoadProgress } from "./load";
 export type { Model, Score } from "./model";
-export type { Pack } from "./pack";
+export type { Pack, Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
 export { type Op, Probe } from "./probe";
 

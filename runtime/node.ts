@@ -60,7 +60,7 @@ function spareMemory(): SpareMemory {
   const bytes = Math.max(0, Math.floor(free * SPARE_SHARE - NODE_BYTES));
   return {
     bytes,
-    how: `${SPARE_SHARE * 100}% of ${how} (${Math.round(free / 1e6)} MB) less ${NODE_BYTES / 1e6} MB for Node`,
+    how: `${SPARE_SHARE * 100} % of ${how} (${Math.round(free / 1e6)} MB) less ${NODE_BYTES / 1e6} MB for Node`,
   };
 }
 

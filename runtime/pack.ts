@@ -2,12 +2,27 @@
 // the planned size.
 
 import {
+  DTYPE_F32,
+  DTYPE_Q4,
+  DTYPE_Q8,
+  FAMILY_LLAMA,
   HEADER_CONTEXT,
+  HEADER_FAMILY,
+  HEADER_FIXED_TENSORS,
+  HEADER_HEAD_DIM,
+  HEADER_HEADS,
   HEADER_INFO,
+  HEADER_KV_HEADS,
   HEADER_LAYERS,
   HEADER_UNITS,
   HEADER_VOCABULARY,
+  HEADER_WIDTH,
   PRELUDE_BYTES,
+  ROLE_EMBEDDING,
+  ROLE_TOKENIZER,
+  TENSOR_BYTES,
+  TENSOR_DTYPE,
+  TENSOR_ROLE,
 } from "../packs/format";
 import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
@@ -17,12 +32,28 @@ import { type LoadOptions, loadPlan, readSource } from "./load";
 import { Model } from "./model";
 import { makePlan, type Plan, type PlanOptions } from "./plan";
 
-export class Pack {
-  readonly info: Info;
+/** What a pack's header says of the model. */
+export interface Shape {
+  readonly family: string;
+  /** How its matrices are stored: "q4", "q8" or "f32". */
+  readonly weights: string;
   readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
   readonly vocabulary: number;
   /** Most positions that the model was made for. */
   readonly maximumContext: number;
+  readonly hasTokenizer: boolean;
+}
+
+const FAMILY_NAMES: Readonly<Record<number, string>> = { [FAMILY_LLAMA]: "llama" };
+const DTYPE_NAMES: Readonly<Record<number, string>> = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
+
+export class Pack {
+  readonly info: Info;
+  readonly shape: Shape;
   readonly units: number;
   /** Bytes of the file. */
   readonly size: number;
@@ -38,9 +69,7 @@ export class Pack {
     this.#module = module;
     this.size = source.size;
     const { exports } = core;
-    this.layers = exports.pack_field(HEADER_LAYERS);
-    this.vocabulary = exports.pack_field(HEADER_VOCABULARY);
-    this.maximumContext = exports.pack_field(HEADER_CONTEXT);
+    this.shape = readShape(core);
     this.units = exports.pack_count(HEADER_UNITS);
     const json = core.bytes(exports.pack_info_ptr(), exports.pack_count(HEADER_INFO));
     this.info = parseInfo(new TextDecoder().decode(json), source.name);
@@ -98,4 +127,25 @@ export class Pack {
   async close(): Promise<void> {
     await this.#source.close?.();
   }
+}
+
+function readShape(core: Core): Shape {
+  const { exports } = core;
+  const field = (offset: number) => exports.pack_field(offset) >>> 0;
+  const fixed = Array.from({ length: field(HEADER_FIXED_TENSORS) }, (_, i) =>
+    core.view(exports.tensor_ptr(i), TENSOR_BYTES),
+  );
+  const find = (role: number) => fixed.find((record) => record.getUint32(TENSOR_ROLE, true) === role);
+  return {
+    family: FAMILY_NAMES[field(HEADER_FAMILY)] ?? "",
+    weights: DTYPE_NAMES[find(ROLE_EMBEDDING)?.getUint32(TENSOR_DTYPE, true) ?? -1] ?? "",
+    layers: field(HEADER_LAYERS),
+    width: field(HEADER_WIDTH),
+    heads: field(HEADER_HEADS),
+    kvHeads: field(HEADER_KV_HEADS),
+    headDim: field(HEADER_HEAD_DIM),
+    vocabulary: field(HEADER_VOCABULARY),
+    maximumContext: field(HEADER_CONTEXT),
+    hasTokenizer: find(ROLE_TOKENIZER) !== undefined,
+  };
 }

@@ -20,6 +20,7 @@ import {
   PLAN_WEIGHTS_BYTES,
 } from "../assembly/abi";
 import {
+  HEADER_CONTEXT,
   HEADER_LAYERS,
   HEADER_STACKS,
   KIND_MLP,
@@ -126,6 +127,12 @@ export function makePlan(core: Core, options: PlanOptions): Plan {
     return value;
   };
   const { exports } = core;
+  const most = exports.pack_field(HEADER_CONTEXT);
+  if (count("context") > most)
+    throw new SnugError(
+      "usage",
+      `a context of ${options.context} is more than the ${most} that the model was made for`,
+    );
   return guarded(() => {
     core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs")));
     if (options.memory !== undefined) {

@@ -1,7 +1,7 @@
 // A case of an op: its record, its buffers, what they must hold afterwards, and how far off rounding may bring it. Also
 // what cases are made of. No executor is known here.
 
-import { ALIGN, DTYPE_F32, DTYPE_Q4, NONE } from "../packs/format";
+import { ALIGN, DTYPE_F32, DTYPE_Q4, NONE, ROW_TILE } from "../packs/format";
 import { dequantize, encodeF32, encodeQuantized, f16FromF32, f32FromF16, type Quantized } from "../packs/quantize";
 import type { Random } from "./harness";
 
@@ -49,33 +49,53 @@ export function row(fields: Partial<Row>): Row {
   return { token: NONE, position: 0, sequence: 0, output: false, ...fields };
 }
 
-/** A matrix as it is stored, its values, and for the bound what each term may reach on its way to them. */
+/**
+ * A matrix as it is stored, its values, and for the bound what each term may reach on its way to them. The rows that
+ * fill up a panel's last tile are no zeros: who computes with them, and lets it be seen, is found out.
+ */
 export function randomMatrix(dtype: number, rows: number, cols: number, group: number, r: Random) {
+  const filled = (count: number) => Math.ceil(count / ROW_TILE) * ROW_TILE;
   if (dtype === DTYPE_F32) {
     const values = normals(rows * cols, r);
     return {
       values: Float64Array.from(values),
       sizes: Float64Array.from(values, Math.abs),
-      encode: (row: number, count: number, col: number, width: number) =>
-        encodeF32(values, rows, cols, { row, rows: count, col, cols: width }),
+      encode: (row: number, count: number, col: number, width: number) => {
+        const panel = new Float32Array(filled(count) * width).fill(1e20);
+        for (let i = 0; i < count; i++) {
+          const from = (row + i) * cols + col;
+          panel.set(values.subarray(from, from + width), i * width);
+        }
+        return encodeF32(panel, filled(count), width);
+      },
     };
   }
   const bits = dtype === DTYPE_Q4 ? 4 : 8;
   const levels = Int8Array.from({ length: rows * cols }, () => (bits === 4 ? r.int(16) - 8 : r.int(255) - 127));
   // Some scales are 0, some subnormal.
-  const scales = Float32Array.from({ length: group ? (rows * cols) / group : 0 }, () =>
+  const scales = Float32Array.from({ length: (rows * cols) / group }, () =>
     f32FromF16(f16FromF32(r.int(16) === 0 ? 0 : r.int(16) === 0 ? 1e-6 : 0.2 * r.unit())),
   );
-  const q: Quantized = { bits, rows, cols, group, levels, scales, loss: 0 };
   // An executor may sum code × x and 8 × x apart: the weight of 4 bits is (code − 8) × scale.
   const sizes = Float64Array.from(levels, (level, i) =>
     bits === 4 ? (level + 16) * scales[Math.floor(i / group)] : Math.abs(level) * scales[Math.floor(i / group)],
   );
   return {
-    values: Float64Array.from(dequantize(q)),
+    values: Float64Array.from(dequantize({ bits, rows, cols, group, levels, scales, loss: 0 })),
     sizes,
-    encode: (row: number, count: number, col: number, width: number) =>
-      encodeQuantized(q, { row, rows: count, col, cols: width }),
+    encode: (row: number, count: number, col: number, width: number) => {
+      const panel: Quantized = {
+        ...{ bits, rows: filled(count), cols: width, group, loss: 0 },
+        levels: new Int8Array(filled(count) * width).fill(7),
+        scales: new Float32Array((filled(count) * width) / group).fill(60000),
+      };
+      for (let i = 0; i < count; i++) {
+        const from = (row + i) * cols + col;
+        panel.levels.set(levels.subarray(from, from + width), i * width);
+        panel.scales.set(scales.subarray(from / group, (from + width) / group), (i * width) / group);
+      }
+      return encodeQuantized(panel);
+    },
   };
 }
 

@@ -117,7 +117,7 @@ for (const [index, shape] of [...SHAPES, ODD].entries()) {
       const bytes = await packCheckpoint(folder, { weights, seed, sizes: shape.sizes });
       const layout = readLayout(bytes);
       const pack = await openBytes(bytes);
-      const tokens = randomTokens(75, pack.vocabulary, seed); // more than one step of the longest
+      const tokens = randomTokens(75, pack.shape.vocabulary, seed); // more than one step of the longest
       let worst = 0;
       for (const units of someCuts(layout.units.length, seed)) {
         const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;
@@ -138,7 +138,7 @@ for (const [index, shape] of [...SHAPES, ODD].entries()) {
     const bytes = await packCheckpoint(folder, { seed, sizes: shape.sizes });
     const layout = readLayout(bytes);
     const pack = await openBytes(bytes);
-    const tokens = randomTokens(20, pack.vocabulary, seed);
+    const tokens = randomTokens(20, pack.shape.vocabulary, seed);
     const options = { rows: 8, outputs: 8 };
     const model = await loadCut(pack, layout, layout.units.length, options);
     const probe = new Probe(model);
@@ -180,7 +180,7 @@ test("greedy decoding follows the reference", async (context) => {
   const layout = readLayout(bytes);
   const pack = await openBytes(bytes);
   const model = await loadCut(pack, layout, Math.floor(layout.units.length / 2), { rows: 7 });
-  const prompt = randomTokens(17, pack.vocabulary, 9);
+  const prompt = randomTokens(17, pack.shape.vocabulary, 9);
   const result = await model
     .generate(prompt, { temperature: 0, repeatPenalty: 1, maxTokens: 40 })
     .result()
@@ -188,8 +188,8 @@ test("greedy decoding follows the reference", async (context) => {
   const kept = keptOf(layout, model.plan.keptUnits);
   const { logits } = forward(readCut(bytes, layout, kept), [...prompt, ...result.tokens]);
   for (const [i, token] of result.tokens.entries()) {
-    const at = (prompt.length - 1 + i) * pack.vocabulary;
-    const row = logits.subarray(at, at + pack.vocabulary);
+    const at = (prompt.length - 1 + i) * pack.shape.vocabulary;
+    const row = logits.subarray(at, at + pack.shape.vocabulary);
     const most = Math.max(...row);
     assert.ok(row[token] >= most - BOUND * Math.abs(most), `token ${i} is ${token}, which is not the likeliest`);
   }
@@ -200,7 +200,7 @@ test("cuts of q4: tale-llama", { skip }, async (context) => {
   const bytes = await packCheckpoint(TALE, { weights: "q4", seed: 1 });
   const layout = readLayout(bytes);
   const pack = await openBytes(bytes);
-  const tokens = randomTokens(8, pack.vocabulary, 3);
+  const tokens = randomTokens(8, pack.shape.vocabulary, 3);
   let worst = 0;
   for (const units of someCuts(layout.units.length, 3)) {
     const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;

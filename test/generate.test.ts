@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { NONE } from "../packs/format";
 import { SnugError } from "../runtime/errors";
 import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
@@ -243,6 +244,62 @@ test("a generation that failed leaves the model usable", async () => {
     await assert.rejects(model.generate("Two", options).result(), says("usage", name), JSON.stringify(options));
     assert.deepEqual((await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result()).tokens, want.tokens);
   }
+});
+
+test("a load that is stopped ends as stopped, and the pack loads again", async () => {
+  const plan = pack.plan();
+  let steps = 0;
+  await pack.load(plan, { onProgress: () => steps++ });
+  for (let stop = 0; stop < steps; stop++) {
+    const controller = new AbortController();
+    if (stop === 0) controller.abort();
+    let seen = 0;
+    const onProgress = () => {
+      if (++seen === stop) controller.abort();
+    };
+    await assert.rejects(pack.load(plan, { signal: controller.signal, onProgress }), says("aborted"), `step ${stop}`);
+    assert.ok(seen <= stop + 1, "it went on after it was stopped");
+  }
+  assert.equal((await (await pack.load(plan)).generate([1, 2], { maxTokens: 3 }).result()).tokens.length, 3);
+});
+
+test("a generation that is stopped ends as stopped, and the next is as it would have been", async () => {
+  const options = { temperature: 0, maxTokens: 20 };
+  const prompt = Array.from({ length: 100 }, (_, i) => i);
+  const want = await model.generate(prompt, options).result();
+  for (const pieces of [0, 1, 3]) {
+    const controller = new AbortController();
+    const generation = model.generate(prompt, { ...options, signal: controller.signal });
+    if (pieces === 0) controller.abort();
+    const run = async () => {
+      let seen = 0;
+      for await (const _ of generation) if (++seen === pieces) controller.abort();
+    };
+    await assert.rejects(run(), says("aborted"), `after ${pieces} pieces`);
+    await assert.rejects(generation.result(), says("aborted"));
+    assert.deepEqual((await model.generate(prompt, options).result()).tokens, want.tokens);
+  }
+});
+
+test("prompts that cannot be are refused, and odd ones taken", async () => {
+  const small = await pack.load(pack.plan({ context: 40 }));
+  const { vocabulary } = small;
+  const run = (prompt: string | number[]) => small.generate(prompt, { maxTokens: 2, seed: 1 }).result();
+  await assert.rejects(run([]), says("usage", "empty"));
+  await assert.rejects(run(Array.from({ length: 41 }, () => 1)), says("context", "41", "40"));
+  await assert.rejects(run("word ".repeat(500)), says("context", "40"));
+  for (const id of [-1, 1.5, vocabulary, 2 ** 31, 2 ** 32, 2 ** 32 + 1, NONE, Number.NaN, Number.POSITIVE_INFINITY]) {
+    await assert.rejects(run([1, id]), says("usage", String(id)), `id ${id}`);
+    assert.throws(() => small.score([1, id]), says("usage", String(id)), `id ${id}`);
+    assert.throws(() => small.tokenBytes(id), says("usage", String(id)), `id ${id}`);
+  }
+  assert.throws(() => small.score([]), says("usage"));
+  assert.throws(() => small.logits(new Uint32Array(41), () => {}), says("context", "41", "40"));
+  for (const text of ["", "\ud800", "a\udc00b", "\0", "\ufeff", "\u202e", "👩‍👩‍👧"]) await run(text);
+  assert.equal((await run(Array.from({ length: 40 }, () => 1))).finishReason, "length");
+  assert.deepEqual(small.encode("\ud800"), small.encode("\ufffd"));
+  const long = small.encode("x".repeat(200000));
+  assert.equal(small.decode(long), "x".repeat(200000));
 });
 
 test("scoring and generating share a model", async () => {
