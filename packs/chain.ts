@@ -4,14 +4,13 @@
 // that are cut, on average over the levels, and takes back the error of the stream so far. Then it is rounded with
 // error feedback on the same second moments.
 
-import type { ModelConfig } from "./checkpoint";
 import { DTYPE_Q4 } from "./format";
 import { packLayerAlone, type StoredStack, storeStack } from "./layer-pack";
 import type { Linalg, Matrix } from "./linalg";
 import { factorHessian, quantizeWithFeedback } from "./quantize";
 import type { NormalEquations } from "./shard";
-import type { Shards } from "./shards";
 import { type Encoded, groupSize, type StackWeights, type UnitMatrix } from "./stacks";
+import type { Workshop } from "./workshop";
 import type { FixedTensor } from "./write";
 
 // Ridges of the least squares, as shares of the mean diagonal: first matrices of a part, last matrices.
@@ -29,15 +28,12 @@ export interface WeightFormat {
  * it afterwards. `levels`: the units of each stack that each level keeps.
  */
 export async function packLayer(
-  config: ModelConfig,
-  context: number,
+  { checkpoint, shards, linalg, format, hash }: Workshop,
+  windowTokens: number,
   fixed: readonly FixedTensor[],
   stacks: readonly StackWeights[],
   levels: readonly (readonly number[])[],
-  format: WeightFormat,
   finalNorm: Float32Array,
-  shards: Shards,
-  linalg: Linalg,
 ): Promise<StoredStack[]> {
   const [qk, vo, mlp] = stacks as [StackWeights, StackWeights, StackWeights];
   const [q, k] = qk.matrices as [UnitMatrix, UnitMatrix];
@@ -52,7 +48,7 @@ export async function packLayer(
       ),
     );
   const load = async (which: "original" | "packed") => {
-    const pack = await packLayerAlone(config, context, fixed, store(), finalNorm, (bytes) => linalg.xxh64(bytes));
+    const pack = await packLayerAlone(checkpoint.config, windowTokens, fixed, store(), finalNorm, hash);
     await shards.load(which, pack, levels);
   };
   const quantize = (stack: StackWeights, matrix: UnitMatrix, values: Float32Array, h: Matrix) => {

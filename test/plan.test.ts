@@ -250,7 +250,7 @@ function definePlanTests(): void {
     for (const name of ["context", "rows", "outputs"] as const)
       for (const value of [0, -1, 1.5, Number.NaN, 2 ** 32])
         assert.throws(() => pack.plan({ [name]: value }), says("usage", name), `${name} ${value}`);
-    assert.throws(() => pack.plan({ context: 129 }), says("context", "129", "128"));
+    assert.throws(() => pack.plan({ context: 129 }), says("usage", "129", "128"));
   });
 
   test("a plan serves twice, and only its own pack", async (context) => {
