@@ -220,20 +220,32 @@ export function pack_info_ptr(): usize {
 
 /** The fixed part's tensor with this role in this layer (NONE: of no layer), as a record's address, or 0. */
 export function fixed_tensor(role: u32, layer: u32): usize {
-  const count = pack_field(HEADER_FIXED_TENSORS);
-  for (let i: u32 = 0; i < count; i++) {
-    const tensor = tensor_ptr(i);
-    if (load<u32>(tensor, TENSOR_ROLE) == role && load<u32>(tensor, TENSOR_LAYER) == layer) return tensor;
+  const key = fixed_key(role, layer);
+  let low: u32 = 0;
+  let high = pack_field(HEADER_FIXED_TENSORS);
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const tensor = tensor_ptr(middle);
+    const found = fixed_key(load<u32>(tensor, TENSOR_ROLE), load<u32>(tensor, TENSOR_LAYER));
+    if (found == key) return tensor;
+    if (found < key) low = middle + 1;
+    else high = middle;
   }
   return 0;
 }
 
 /** The stack of this kind in this layer, as an index, or NONE. */
 export function stack_find(layer: u32, kind: u32): u32 {
-  const count = pack_count(HEADER_STACKS);
-  for (let i: u32 = 0; i < count; i++) {
-    const stack = stack_ptr(i);
-    if (load<u32>(stack, STACK_LAYER) == layer && load<u32>(stack, STACK_KIND) == kind) return i;
+  const key = stack_key(layer, kind);
+  let low: u32 = 0;
+  let high = pack_count(HEADER_STACKS);
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const stack = stack_ptr(middle);
+    const found = stack_key(load<u32>(stack, STACK_LAYER), load<u32>(stack, STACK_KIND));
+    if (found == key) return middle;
+    if (found < key) low = middle + 1;
+    else high = middle;
   }
   return NONE;
 }
@@ -306,6 +318,15 @@ function make_tables(): i32 {
 
 function entry(table: u32, index: u32, bytes: u32): usize {
   return header + load<u32>(header + table, 4) + index * bytes;
+}
+
+// What the records of the fixed tensors and of the stacks ascend by.
+function fixed_key(role: u32, layer: u32): u64 {
+  return (((layer + 1) as u64) << 32) | role;
+}
+
+function stack_key(layer: u32, kind: u32): u64 {
+  return ((layer as u64) << 32) | kind;
 }
 
 function in_range(field: u32, least: u32, most: u32): bool {
@@ -384,6 +405,12 @@ function check_tensors(): i32 {
     const length = load<u64>(tensor, TENSOR_LENGTH);
     if (length != tensor_length(tensor)) return corrupt(tensor + TENSOR_LENGTH);
     if (offset % ALIGN != 0) return corrupt(tensor + TENSOR_OFFSET);
+    if (i > 0 && i < fixed) {
+      const before = tensor_ptr(i - 1);
+      const key = fixed_key(load<u32>(tensor, TENSOR_ROLE), layer);
+      if (key <= fixed_key(load<u32>(before, TENSOR_ROLE), load<u32>(before, TENSOR_LAYER)))
+        return corrupt(tensor + TENSOR_ROLE);
+    }
     if (i < fixed && (offset > fixedBytes || length > fixedBytes - offset)) return corrupt(tensor + TENSOR_OFFSET);
   }
   return 0;
@@ -402,7 +429,12 @@ function check_stacks(): i32 {
     const bytes = load<u32>(stack, STACK_UNIT_BYTES);
     const first = load<u32>(stack, STACK_TENSOR);
     if (layer >= pack_field(HEADER_LAYERS)) return corrupt(stack + STACK_LAYER);
-    if (kind == 0 || kind > KIND_MAX || stack_find(layer, kind) != i) return corrupt(stack + STACK_KIND);
+    if (kind == 0 || kind > KIND_MAX) return corrupt(stack + STACK_KIND);
+    if (i > 0) {
+      const before = stack_ptr(i - 1);
+      if (stack_key(layer, kind) <= stack_key(load<u32>(before, STACK_LAYER), load<u32>(before, STACK_KIND)))
+        return corrupt(stack + STACK_KIND);
+    }
     if (units == 0 || units > pack_count(HEADER_UNITS)) return corrupt(stack + STACK_UNITS);
     if (channels == 0 || channels > DIMENSION_MAX / units) return corrupt(stack + STACK_CHANNELS);
     if (bytes == 0 || bytes > UNIT_BYTES_MAX || bytes % ALIGN != 0) return corrupt(stack + STACK_UNIT_BYTES);

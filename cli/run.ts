@@ -3,7 +3,7 @@
 
 import { fstatSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
-import { type GenerateResult, type Generation, type Model, type Pack, type Speed } from "../runtime/index";
+import type { GenerateResult, Generation, Model, Pack, Speed } from "../runtime/index";
 import {
   BUDGET_OPTIONS,
   type Budget,

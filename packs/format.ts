@@ -51,7 +51,8 @@ export const END_TOKENS_MAX: u32 = 8;
 
 export const FAMILY_LLAMA: u32 = 1;
 
-// Tensor record. `offset` counts from the start of the fixed part, or of the unit.
+// Tensor record. `offset` counts from the start of the fixed part, or of the unit. Those of the fixed part ascend by
+// layer (NONE first), then role, each once.
 export const TENSOR_BYTES: u32 = 40;
 export const TENSOR_ROLE: u32 = 0; // u32, ROLE_*
 export const TENSOR_LAYER: u32 = 4; // u32, or NONE
@@ -62,7 +63,7 @@ export const TENSOR_GROUP: u32 = 20; // u32: columns that share a scale; 0 where
 export const TENSOR_OFFSET: u32 = 24; // u64
 export const TENSOR_LENGTH: u32 = 32; // u64, bytes
 
-// Stack record: the units of one kind in one layer.
+// Stack record: the units of one kind in one layer. They ascend by layer, then kind, each once.
 export const STACK_BYTES: u32 = 32;
 export const STACK_LAYER: u32 = 0;
 export const STACK_KIND: u32 = 4; // KIND_*

@@ -185,7 +185,9 @@ export async function writePackBytes(content: PackContent, hash: Hash): Promise<
   return new Uint8Array(Buffer.concat(pieces));
 }
 
-async function* packPieces(content: PackContent, hash: Hash): AsyncGenerator<Uint8Array> {
+async function* packPieces(unsorted: PackContent, hash: Hash): AsyncGenerator<Uint8Array> {
+  const place = ({ layer, role }: FixedTensor) => ((layer ?? -1) + 1) * 256 + role;
+  const content = { ...unsorted, fixed: unsorted.fixed.toSorted((a, b) => place(a) - place(b)) };
   const hashes: bigint[] = [];
   for (const { stack, index } of content.order) hashes.push(hash(await content.unit(stack, index)));
   const fixed = layOutFixed(content.fixed);

@@ -52,6 +52,8 @@ export interface Generator {
   readonly plan: Plan;
   readonly endTokens: ReadonlySet<number>;
   tokenBytes(token: number): Uint8Array;
+  /** Takes the cache over; the function that comes back throws once somebody else has done so. */
+  claim(): () => void;
 }
 
 /** Text as it comes: iterate it for the pieces, or await result() for the whole. It runs once. */
@@ -104,22 +106,30 @@ async function* generate(
     );
   const maxTokens = Math.min(wholeNumber("maxTokens", options.maxTokens ?? room, 1e9), room);
   const seed = wholeNumber("seed", options.seed ?? Math.floor(Math.random() * 2 ** 32), Number.MAX_SAFE_INTEGER);
+  const still = model.claim();
+  const pause = async () => {
+    await host.pause();
+    throwIfAborted(options.signal);
+    still();
+  };
   configureSampler(core, options, seed);
-  const history = [...prompt];
 
   const started = performance.now();
-  await prefill(model, prompt, options.signal);
+  throwIfAborted(options.signal);
+  for (let at = 0; at < prompt.length; at += plan.rows) {
+    const chunk = prompt.slice(at, at + plan.rows);
+    runStep(core, chunk, at, at + chunk.length === prompt.length);
+    await pause();
+  }
   const decodeStarted = performance.now();
 
   const stream = new TextStream(options.stop);
   const tokens: number[] = [];
   let text = "";
   let finishReason: GenerateResult["finishReason"] = "length";
-  const past = core.words(exports.history_ptr(), plan.context);
-  past.set(history);
+  core.words(exports.history_ptr(), plan.context).set(prompt);
   while (tokens.length < maxTokens) {
-    await host.pause();
-    throwIfAborted(options.signal);
+    await pause();
     const token = guarded(() => core.check(exports.logits_choose(0, prompt.length + tokens.length)));
     core.words(exports.history_ptr(), plan.context)[prompt.length + tokens.length] = token;
     tokens.push(token);
@@ -149,17 +159,6 @@ async function* generate(
     prompt: speed(prompt.length, decodeStarted - started),
     decode: speed(tokens.length, ended - decodeStarted),
   };
-}
-
-/** Runs a prompt through the model from position 0; the last token's logits are there afterwards. */
-async function prefill(model: Generator, tokens: readonly number[], signal: AbortSignal | undefined) {
-  const { core, host, plan } = model;
-  for (let at = 0; at < tokens.length; at += plan.rows) {
-    throwIfAborted(signal);
-    const chunk = tokens.slice(at, at + plan.rows);
-    runStep(core, chunk, at, at + chunk.length === tokens.length);
-    await host.pause();
-  }
 }
 
 /** One step: consecutive tokens of sequence 0 from `position` on; with `last`, logits of the last of them. */

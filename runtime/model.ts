@@ -26,6 +26,7 @@ export class Model implements Generator {
   readonly endTokens: ReadonlySet<number>;
   readonly #beginToken: number | undefined;
   #core: Core | undefined;
+  #claims = 0;
 
   constructor(core: Core, host: Host, plan: Plan, info: Info) {
     this.#core = core;
@@ -120,6 +121,15 @@ export class Model implements Generator {
     });
   }
 
+  /** Takes the cache over; the function that comes back throws once somebody else has done so. */
+  claim(): () => void {
+    const own = ++this.#claims;
+    return () => {
+      if (this.#claims !== own)
+        throw new SnugError("usage", "the model was used for something else meanwhile: one generation at a time");
+    };
+  }
+
   /** Frees the memory; every later call is refused. */
   dispose(): void {
     this.#core = undefined;
@@ -127,6 +137,7 @@ export class Model implements Generator {
 
   #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): void {
     const core = this.core;
+    this.claim();
     if (tokens.length === 0) throw new SnugError("usage", "there are no tokens");
     if (tokens.length > this.plan.context)
       throw new SnugError("context", `${tokens.length} tokens do not fit a context of ${this.plan.context}`);

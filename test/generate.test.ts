@@ -352,3 +352,12 @@ test("a model without a tokenizer runs on ids, and says what it lacks", async (c
   assert.throws(() => ids.chat([{ role: "user", content: "hi" }]), says("unsupported", "chat template"));
   await assert.rejects((async () => ids.generate([]).result())(), (error) => error instanceof SnugError);
 });
+
+test("two generations at once: the later one has the model, the earlier one says so", async () => {
+  const options = { ...GREEDY, maxTokens: 8 };
+  const alone = await model.generate("Once", options).result();
+  const earlier = model.generate("There was", options).result();
+  const later = model.generate("Once", options).result();
+  await assert.rejects(earlier, says("usage", "one generation at a time"));
+  assert.deepEqual((await later).tokens, alone.tokens);
+});
