@@ -14,14 +14,8 @@ import type { Workshop } from "./workshop";
 import type { FixedTensor } from "./write";
 
 // Ridges of the least squares, as shares of the mean diagonal: first matrices of a part, last matrices.
-const INPUT_RIDGE = 1e-2;
-const OUTPUT_RIDGE = 1e-3;
-
-/** How weights are stored: DTYPE_F32, DTYPE_Q8 or DTYPE_Q4, in groups of at most `group` columns. */
-export interface WeightFormat {
-  readonly dtype: number;
-  readonly group: number;
-}
+const INPUT_RIDGE = 1e-1;
+const OUTPUT_RIDGE = 1e-2;
 
 /**
  * Packs one layer, given in stored order: QK, VO and MLP stacks. The shards stand before it in both models, and behind

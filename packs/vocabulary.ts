@@ -67,8 +67,7 @@ export async function roundVocabulary(
     shop,
     format.dtype,
     (values, rows, cols, group, role) => {
-      const how =
-        format.dtype === DTYPE_Q4 ? ({ bits: 4, group, rule: "trial" } as const) : ({ bits: 8, group } as const);
+      const how = { bits: format.dtype === DTYPE_Q4 ? 4 : 8, group } as const;
       return factor !== null && role === headRole(shop)
         ? quantizeWithFeedback(linalg, values, rows, cols, factor, how)
         : quantizeToNearest(linalg, values, rows, cols, how);

@@ -1,11 +1,16 @@
 // What every stage of packing works with.
 
-import type { WeightFormat } from "./chain";
 import type { Checkpoint } from "./checkpoint";
 import type { Linalg } from "./linalg";
 import type { Shards } from "./shards";
 import type { UnitSizes } from "./stacks";
 import type { Hash } from "./write";
+
+/** How weights are stored: DTYPE_F32, DTYPE_Q8 or DTYPE_Q4, in groups of at most `group` columns. */
+export interface WeightFormat {
+  readonly dtype: number;
+  readonly group: number;
+}
 
 export interface Workshop {
   readonly checkpoint: Checkpoint;
