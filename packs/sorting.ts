@@ -57,7 +57,7 @@ export function sortLayer(
   const { width, heads, kvHeads, headDim } = config;
   const share = heads / kvHeads;
   return linalg.scope(() => {
-    const inputs = moments(linalg, statistics.attention, width, statistics.rows);
+    const inputs = moments(linalg, statistics.attention, statistics.rows);
     const mean = statistics.attentionMean.map((value) => value / statistics.rows);
     const { qBias, kBias } = attention;
     const biases = qBias && kBias ? { biases: { q: qBias, k: kBias, mean } } : {};
@@ -65,7 +65,7 @@ export function sortLayer(
     const pairs = Array.from({ length: kvHeads }, (_, kv) =>
       descending(scores.subarray((kv * headDim) / 2, ((kv + 1) * headDim) / 2)),
     );
-    const values = linalg.view(moments(linalg, statistics.values, heads * headDim, statistics.rows));
+    const values = linalg.view(moments(linalg, statistics.values, statistics.rows));
     const bases = Array.from({ length: kvHeads }, (_, kv) => {
       const covariance = headMoments(values, heads * headDim, headDim, kv * share, share);
       return jointBasis(
@@ -75,7 +75,7 @@ export function sortLayer(
         headDim,
       );
     });
-    const hidden = moments(linalg, statistics.hidden, config.mlpWidth, statistics.rows);
+    const hidden = cropped(linalg, moments(linalg, statistics.hidden, statistics.rows), config.mlpWidth);
     return { pairs, bases, mlp: eliminationOrder(linalg, hidden, mlp.down, width) };
   });
 }
@@ -118,7 +118,7 @@ export function sortedValueMoments(
   linalg: Linalg,
 ): Matrix {
   const { heads, kvHeads, headDim } = config;
-  const natural = moments(linalg, statistics.values, heads * headDim, statistics.rows);
+  const natural = moments(linalg, statistics.values, statistics.rows);
   const turned = turnRows(linalg, natural, sorting.bases, heads / kvHeads, headDim);
   transpose(linalg.view(turned), turned.rows);
   const order = valueChannels(config, sizes);
@@ -134,7 +134,7 @@ export function sortedHiddenMoments(
   linalg: Linalg,
 ): Matrix {
   const order = Array.from({ length: channels }, (_, i) => (i < config.mlpWidth ? (sorting.mlp[i] as number) : -1));
-  return permuted(linalg, moments(linalg, statistics.hidden, config.mlpWidth, statistics.rows), order);
+  return permuted(linalg, moments(linalg, statistics.hidden, statistics.rows), order);
 }
 
 export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<LayerWeights> {
@@ -183,12 +183,22 @@ export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<
 }
 
 /** A sum of squares, upper triangle, as a full matrix of means. */
-function moments(linalg: Linalg, sums: Float32Array, n: number, rows: number): Matrix {
+function moments(linalg: Linalg, sums: Float32Array, rows: number): Matrix {
+  const n = Math.sqrt(sums.length);
   const matrix = linalg.put(sums, n, n);
   linalg.mirror(matrix);
   const view = linalg.view(matrix);
   for (let i = 0; i < view.length; i++) view[i] = (view[i] as number) / rows;
   return matrix;
+}
+
+/** The first n rows and columns: without the zeros that fill the last unit up. */
+function cropped(linalg: Linalg, m: Matrix, n: number): Matrix {
+  return permuted(
+    linalg,
+    m,
+    Array.from({ length: n }, (_, i) => i),
+  );
 }
 
 /** Σ over `heads` heads of their own blocks [headDim, headDim] of a matrix [n, n]. */

@@ -65,7 +65,7 @@ for (const [name, config] of Object.entries(SHAPES)) {
   test(`in 4 bits every cut is the model that it says: ${name}`, async (context) => {
     const { folder } = writeCheckpoint(scratchFolder(context), config, 4);
     const { output, facts } = await pack(context, folder);
-    const bytes = readFileSync(output);
+    const bytes = new Uint8Array(readFileSync(output));
     assert.equal(bytes.length, facts.bytes);
     const layout = readLayout(bytes);
     const lengths = layout.units.map(({ length }) => length);
