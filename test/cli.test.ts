@@ -250,7 +250,7 @@ test("run: text on stdout, words on stderr, all of it in --json", async () => {
     snug("run", words, "some words", ...options, "--json"),
   ]);
   assert.equal(people.code, 0, people.stderr);
-  assert.match(people.stderr, /^budget +[\d.]+ [MG]B: \d+% of /m); // how the memory was found
+  assert.match(people.stderr, /^budget +[\d.]+ [MG]B: \d+ % of /m); // how the memory was found
   assert.match(people.stderr, /^kept +\d+ of \d+ units, nothing is pruned, expected perplexity 40.00$/m);
   assert.match(people.stderr, /^answer +\d+ tokens, [\d.]+ tok\/s.*seed 7/m);
   assert.equal(script.stderr, "");
