@@ -1,7 +1,7 @@
 // What a host and the core agree on: status codes and the layout of the structs that they pass. Constants only,
 // because two compilers read this file.
 
-// ── Status: a core function returns ≥ 0, or one of these with two numbers of detail in STATUS_A and STATUS_B ────────
+// Status: a core function returns ≥ 0, or one of these with two numbers of detail in STATUS_A and STATUS_B
 export const STATUS_OK: i32 = 0;
 export const STATUS_NOT_A_PACK: i32 = -1;
 export const STATUS_VERSION: i32 = -2; // a: found, b: supported
@@ -18,7 +18,7 @@ export const STATUS_ARGUMENT: i32 = -12; // a: index of the argument, from 0, b:
 export const STATUS_NUMBER: i32 = -13; // a weight or scale is not finite; a: byte offset of its unit or chunk
 export const STATUS_TEXT: i32 = -14; // a: bytes, b: most that fit
 
-// ── Plan: filled by plan_memory, plan_pruning; sizes in bytes, all f64 ──────────────────────────────────────────────
+// Plan: filled by plan_memory, plan_pruning; sizes in bytes, all f64
 export const PLAN_MEMORY_BYTES: u32 = 0; // the budget, or the total where none was given
 export const PLAN_TOTAL_BYTES: u32 = 8; // what the core's memory will grow to: the sum of the parts, in whole pages
 export const PLAN_CORE_BYTES: u32 = 16; // module, header, tokenizer, program, work tables
@@ -39,20 +39,20 @@ export const PLAN_ROWS: u32 = 128; // most rows of a step
 export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
 export const PLAN_BYTES: u32 = 144;
 
-// ── Read: filled by load_read(i); f64 each ──────────────────────────────────────────────────────────────────────────
+// Read: filled by load_read(i); f64 each
 export const READ_OFFSET: u32 = 0; // in the file
 export const READ_LENGTH: u32 = 8;
 export const READ_ADDRESS: u32 = 16; // in the core's memory
 export const READ_BYTES: u32 = 24;
 
-// ── Row of a step: u32 each ─────────────────────────────────────────────────────────────────────────────────────────
+// Row of a step: u32 each
 export const ROW_TOKEN: u32 = 0;
 export const ROW_POSITION: u32 = 4;
 export const ROW_SEQUENCE: u32 = 8;
 export const ROW_OUTPUT: u32 = 12; // 1: logits wanted
 export const ROW_BYTES: u32 = 16;
 
-// ── Program: records of u32, f32 bits where marked ──────────────────────────────────────────────────────────────────
+// Program: records of u32, f32 bits where marked
 export const OP_BYTES: u32 = 80;
 export const OP_CODE: u32 = 0;
 export const OP_FLAGS: u32 = 4;

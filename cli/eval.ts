@@ -70,7 +70,7 @@ async function readText(path: string): Promise<string> {
   return new TextDecoder().decode(bytes);
 }
 
-// ── Perplexity ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// Perplexity
 
 async function measure(pack: Pack, values: EvalValues, words: string, signal: AbortSignal): Promise<void> {
   const windowTokens = values.window ?? WINDOW_TOKENS;
@@ -147,7 +147,7 @@ function describe(result: Result, windows: number, plan: Plan): void {
   process.stdout.write(`${lines.join("\n")}\n`);
 }
 
-// ── Logits ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Logits
 
 async function writeLogits(
   pack: Pack,

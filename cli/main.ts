@@ -58,7 +58,7 @@ async function find(name: string): Promise<Command> {
   throw usage(`"${name}" is no command: ${/\.snug$/.test(name) ? `did you mean snug run ${name}?` : hint}`);
 }
 
-// ── Help ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Help
 
 function wantsHelp(args: readonly string[]): boolean {
   const end = args.indexOf("--");
@@ -92,7 +92,7 @@ function version(): string {
   return String(manifest.version);
 }
 
-// ── Ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Ends
 
 function fail(error: unknown, command: string): number {
   const wrongUsage = error instanceof SnugError && error.code === "usage";

@@ -34,7 +34,7 @@ export function usage(message: string): SnugError {
   return new SnugError("usage", message);
 }
 
-// ── Kinds of options ────────────────────────────────────────────────────────────────────────────────────────────────
+// Kinds of options
 
 export function flag(help: string, short?: string): Option<boolean> {
   return { help, ...(short && { short }), take: () => true };
@@ -124,7 +124,7 @@ export function tokenIds(help: string): Option<readonly number[]> {
   };
 }
 
-// ── Parsing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Parsing
 
 export interface Parsed<O extends Options> {
   readonly values: Values<O>;
@@ -226,7 +226,7 @@ export function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T
   return Object.fromEntries(entries) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }
 
-// ── Help ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Help
 
 /** What `snug COMMAND --help` prints. */
 export function commandHelp(command: Command): string {

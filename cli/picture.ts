@@ -16,7 +16,7 @@ export interface Choice {
   readonly expectedPerplexity: number | null;
 }
 
-// ── Parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Parts
 
 /** Bytes by part, and of the whole. */
 export function drawParts(plan: Plan, look: Look): string[] {
@@ -50,7 +50,7 @@ function barOf(share: number, columns: number, glyphs: Glyphs, rest = " "): stri
   return glyphs.kept.repeat(full) + rest.repeat(columns - full);
 }
 
-// ── Layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Layers
 
 /** What is kept of each kind of channels in each layer; neighbours that are alike share a row. */
 export function drawLayers(layers: readonly LayerPlan[], look: Look): string[] {
@@ -96,7 +96,7 @@ function wholePercent(share: number): string {
   return `${share < 1 ? Math.min(99, Math.max(share > 0 ? 1 : 0, rounded)) : 100} %`;
 }
 
-// ── Chart ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Chart
 
 /** How many choices drawChart wants: one a column, from the least memory to the most. */
 export function chartColumns(look: Look): number {

@@ -76,7 +76,7 @@ function checkOptions(values: RunValues, prompt: string | undefined): void {
   if (values.system !== undefined && !values.chat) throw usage("--system is a turn of a chat: add --chat");
 }
 
-// ── The prompt ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// The prompt
 
 async function readPrompt(prompt: string | undefined, signal: AbortSignal): Promise<string> {
   if (prompt !== undefined && prompt !== "-") return prompt;
@@ -109,7 +109,7 @@ async function readStdin(signal: AbortSignal): Promise<string> {
   }
 }
 
-// ── The plan, in words ──────────────────────────────────────────────────────────────────────────────────────────────
+// The plan, in words
 
 function describe(pack: Pack, { plan, how }: Budget): void {
   const { dim, bold } = lookOf(process.stderr);
@@ -123,7 +123,7 @@ function describe(pack: Pack, { plan, how }: Budget): void {
   say();
 }
 
-// ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// The text
 
 async function generate(
   model: Model,

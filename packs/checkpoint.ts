@@ -120,7 +120,7 @@ export function parseConfig(raw: JsonObject, generation: JsonObject | null = nul
   };
 }
 
-// ── What is refused ─────────────────────────────────────────────────────────────────────────────────────────────────
+// What is refused
 
 async function checkFolder(folder: string): Promise<void> {
   const found = await stat(folder).catch((error) => {
@@ -221,7 +221,7 @@ function headName(config: ModelConfig): string {
   return findTensor({ ...config, tiedHead: false }, "head")?.name ?? "";
 }
 
-// ── Rotary angles ───────────────────────────────────────────────────────────────────────────────────────────────────
+// Rotary angles
 
 /** In f32 at every step, as transformers computes them, so that the results are its very numbers. */
 function inverseFrequencies(raw: JsonObject, headDim: number, defaultTheta: number): Float64Array {
@@ -269,7 +269,7 @@ function ropeScaling(raw: JsonObject): { key: string; scaling: JsonObject; type:
   return { key, scaling, type };
 }
 
-// ── Values of config.json; `within` names the object they are in ────────────────────────────────────────────────────
+// Values of config.json; `within` names the object they are in
 
 function size(raw: JsonObject, key: string, fallback?: number, most = SIZE_MAX, within?: string): number {
   const value = raw[key] ?? fallback;

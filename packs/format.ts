@@ -13,7 +13,7 @@ export const ALIGN: u32 = 64;
 export const PACK_VERSION: u32 = 1;
 export const NONE: u32 = 0xffffffff;
 
-// ── Prelude: 64 bytes at 0 ──────────────────────────────────────────────────────────────────────────────────────────
+// Prelude: 64 bytes at 0
 export const PACK_MAGIC_LOW: u32 = 0x47554e53; // "SNUG"
 export const PACK_MAGIC_HIGH: u32 = 0x4b434150; // "PACK"
 export const PRELUDE_BYTES: u32 = 64;
@@ -25,7 +25,7 @@ export const PRELUDE_FIXED_BYTES: u32 = 24; // u64, a multiple of ALIGN
 export const PRELUDE_FILE_BYTES: u32 = 32; // u64
 export const PRELUDE_HASH: u32 = 56; // u64, XXH64 (seed 0) of bytes 0…55
 
-// ── Header: u32 or f32 fields, then tables at the offsets they name ─────────────────────────────────────────────────
+// Header: u32 or f32 fields, then tables at the offsets they name
 export const HEADER_FAMILY: u32 = 0; // u32, FAMILY_*
 export const HEADER_LAYERS: u32 = 4;
 export const HEADER_WIDTH: u32 = 8; // of the residual stream
@@ -44,7 +44,7 @@ export const HEADER_STACKS: u32 = 88;
 export const HEADER_UNITS: u32 = 96; // in file order
 export const HEADER_CHUNKS: u32 = 104; // u64 XXH64 of each FIXED_CHUNK_BYTES of the fixed part
 export const HEADER_CURVE: u32 = 112;
-export const HEADER_INFO: u32 = 120; // count = bytes; UTF-8 JSON for hosts, see packs/info.ts
+export const HEADER_INFO: u32 = 120; // count = bytes; UTF-8 JSON for hosts, see runtime/info.ts
 export const HEADER_FIXED_TENSORS: u32 = 128; // u32: how many of the tensor records are the fixed part's
 export const HEADER_FIELDS_BYTES: u32 = 192;
 export const END_TOKENS_MAX: u32 = 8;
@@ -58,7 +58,7 @@ export const TENSOR_ROLE: u32 = 0; // u32, ROLE_*
 export const TENSOR_LAYER: u32 = 4; // u32, or NONE
 export const TENSOR_DTYPE: u32 = 8; // u32, DTYPE_*
 export const TENSOR_ROWS: u32 = 12; // u32; stored rows are padded to ROW_TILE in matrices
-export const TENSOR_COLS: u32 = 16; // u32; a multiple of `group` in quantized matrices; 1 for vectors is never used: a vector is 1 × n
+export const TENSOR_COLS: u32 = 16; // u32; a multiple of `group` in quantized matrices; a vector has 1 row
 export const TENSOR_GROUP: u32 = 20; // u32: columns that share a scale; 0 where there is none
 export const TENSOR_OFFSET: u32 = 24; // u64
 export const TENSOR_LENGTH: u32 = 32; // u64, bytes
@@ -88,7 +88,7 @@ export const CURVE_TOP_ONE: u32 = 8; // f32, share of next tokens guessed right
 
 export const FIXED_CHUNK_BYTES: u32 = 1048576;
 
-// ── Kinds of units ──────────────────────────────────────────────────────────────────────────────────────────────────
+// Kinds of units
 // QK: `channels` dimensions of every head: rows of q [unit][head][dim] and k [unit][kvHead][dim]. The first half of
 //     a unit's dims are the a's, the second half the b's of its RoPE pairs (a_i, b_i).
 // VO: `channels` dimensions of every head: rows of v [unit][kvHead][dim], columns of o [unit][head][dim].
@@ -98,7 +98,7 @@ export const KIND_VO: u32 = 2;
 export const KIND_MLP: u32 = 3;
 export const KIND_MAX: u32 = 3;
 
-// ── Roles of tensors ────────────────────────────────────────────────────────────────────────────────────────────────
+// Roles of tensors
 export const ROLE_EMBEDDING: u32 = 1; // [vocabulary, width]; also the head where there is no ROLE_HEAD
 export const ROLE_HEAD: u32 = 2; // [vocabulary, width]
 export const ROLE_FINAL_NORM: u32 = 3; // [1, width]
@@ -120,7 +120,7 @@ export const ROLE_DOWN: u32 = 25; // [width, channels]
 export const ROLE_GATE_BIAS: u32 = 26;
 export const ROLE_UP_BIAS: u32 = 27;
 
-// ── Tensor data ─────────────────────────────────────────────────────────────────────────────────────────────────────
+// Tensor data
 // A matrix lies in tiles of ROW_TILE rows; tiles follow each other down the rows; rows are padded with zeros.
 // F32: a tile is [column][row of the tile].
 // Q4 and Q8: a tile is a run of groups; a group is ROW_TILE f16 scales, then blocks of BLOCK_COLS columns (Q4) or
@@ -140,7 +140,7 @@ export const BLOCK_COLS: u32 = 8;
 export const GROUP_MIN: u32 = 8;
 export const GROUP_MAX: u32 = 256;
 
-// ── Tokenizer: the bytes of the ROLE_TOKENIZER tensor ───────────────────────────────────────────────────────────────
+// Tokenizer: the bytes of the ROLE_TOKENIZER tensor
 // Byte-level BPE, ready to use where it lies. The fields give the counts; the sections follow each other without gaps:
 //
 //   | fields | bytes | tokens | specials | lefts | merges | whole | index | index | added | added | text |

@@ -109,7 +109,7 @@ export class Linalg {
     return new Linalg(memory, instance.exports as unknown as Exports);
   }
 
-  // ── Memory ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // Memory
 
   /** The top of the stack, for `release`. */
   mark(): number {
@@ -165,7 +165,7 @@ export class Linalg {
     return new Float32Array(this.#memory.buffer, matrix.ptr, matrix.rows * matrix.cols);
   }
 
-  // ── Products ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  // Products
 
   /**
    * C += XᵀX for rows X [rows, cols] and C [cols, cols], upper triangle. Below the diagonal C is undefined until
@@ -213,7 +213,7 @@ export class Linalg {
     return c;
   }
 
-  // ── Symmetric positive definite systems ───────────────────────────────────────────────────────────────────────────
+  // Symmetric positive definite systems
 
   /**
    * M [n, n] (its upper triangle is read) becomes R, upper, with M = R·Rᵀ; the lower triangle becomes undefined.
@@ -272,7 +272,7 @@ export class Linalg {
     });
   }
 
-  // ── Rounding and hashing ──────────────────────────────────────────────────────────────────────────────────────────
+  // Rounding and hashing
 
   /** Quantizes job.w, which becomes W − Q. Levels are [rows, cols], scales [rows, cols / group]. */
   quantize(job: QuantizeJob): { levels: Int8Array; scales: Float32Array; loss: number } {

@@ -59,7 +59,7 @@ export interface Panel {
   readonly cols: number;
 }
 
-// ── Quantizing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// Quantizing
 
 /** Rounds W [rows, cols] to nearest. `weights`: importance of each column for the search of scales, default 1. */
 export function quantizeToNearest(
@@ -196,7 +196,7 @@ function requireFinite(w: Float32Array): void {
   if (zero !== 0) throw new SnugError("checkpoint", "a weight is not a finite number; nothing can be packed from that");
 }
 
-// ── Tiles ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Tiles
 
 /** Bytes of a stored matrix, without padding at its end. `group` is ignored for F32. */
 export function matrixBytes(dtype: number, rows: number, cols: number, group: number): number {
@@ -303,7 +303,7 @@ function codeOffset(dtype: number, j: number, lane: number): number {
   return ROW_TILE * F16_BYTES + (j / blockCols(dtype)) * BLOCK_BYTES + lane * LANE_BYTES;
 }
 
-// ── f16 ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// f16
 
 const bits32 = new Uint32Array(1);
 const value32 = new Float32Array(bits32.buffer);

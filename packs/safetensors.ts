@@ -167,7 +167,7 @@ export function kindOf(value: unknown): string {
   return text.length <= 100 ? text : `${text.slice(0, 100)}…`;
 }
 
-// ── Which tensors there are ─────────────────────────────────────────────────────────────────────────────────────────
+// Which tensors there are
 
 const AGAIN = "Download the checkpoint again.";
 
@@ -293,7 +293,7 @@ function checkEntry(file: string, name: string, value: unknown, dataStart: numbe
   return { dtype, shape: shape as number[], file, offset: dataStart + begin, bytes: end - begin };
 }
 
-// ── Bytes to numbers ────────────────────────────────────────────────────────────────────────────────────────────────
+// Bytes to numbers
 // Each decoder fills out[at …] and returns the index in `out` of the first NaN or infinity, or −1.
 
 function decodeF32(bytes: Uint8Array, out: Float32Array, at: number): number {
@@ -337,7 +337,7 @@ function decodeF16(bytes: Uint8Array, out: Float32Array, at: number): number {
   return wrong;
 }
 
-// ── Small things ────────────────────────────────────────────────────────────────────────────────────────────────────
+// Small things
 
 async function readExactly(file: FileHandle, name: string, into: Uint8Array, at: number, what: string): Promise<void> {
   for (let done = 0; done < into.length; ) {

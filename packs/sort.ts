@@ -140,7 +140,7 @@ function outputEnergies(
   });
 }
 
-// ── Bases of the values of one KV group ─────────────────────────────────────────────────────────────────────────────
+// Bases of the values of one KV group
 
 /** T_v and T_o, f64 [D, D], T_o·T_v = I: v rows become T_v·Wv, each head's o columns Wo·T_o. The product stays. */
 export interface ValueBasis {
@@ -256,7 +256,7 @@ function product(a: Float64Array, b: Float64Array, n: number): Float64Array {
   return c;
 }
 
-// ── Weights for all prefixes ────────────────────────────────────────────────────────────────────────────────────────
+// Weights for all prefixes
 
 /**
  * The W* [m, n] that minimises the expected error ‖X·(Wᵀ − P_k·W*ᵀ)‖² when only the first k channels are kept, k drawn

@@ -112,7 +112,7 @@ export function compileTokenizer(tokenizerJson: unknown, tokenizerConfig: unknow
   };
 }
 
-// ── Reading tokenizer.json ──────────────────────────────────────────────────────────────────────────────────────────
+// Reading tokenizer.json
 
 function checkModel(model: Fields): void {
   if (model.type !== undefined && model.type !== "BPE") throw unsupported("model.type", model.type, '"BPE"');
@@ -307,7 +307,7 @@ function configToken(config: Fields, name: string, idOf: (content: string) => nu
   return id;
 }
 
-// ── Bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Bytes
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
@@ -419,7 +419,7 @@ function wholeTokens({ ids, bytes }: Vocabulary, specials: Set<number>): { id: n
   });
 }
 
-// ── Checking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Checking
 
 type Fields = Record<string, unknown>;
 

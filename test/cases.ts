@@ -70,7 +70,7 @@ import * as reference from "./reference";
 
 const DTYPE_NAMES = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
 
-// ── Embedding ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// Embedding
 
 interface EmbedSpec {
   dtype: number;
@@ -110,7 +110,7 @@ function embedCase({ dtype, vocabulary, width, group }: EmbedSpec, r: Random): O
   };
 }
 
-// ── Norm ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Norm
 
 function normCase(width: number, count: number, inPlace: boolean, r: Random): OpCase {
   const x = normals(count * width, r);
@@ -136,7 +136,7 @@ function normCase(width: number, count: number, inPlace: boolean, r: Random): Op
   };
 }
 
-// ── Matmul ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Matmul
 
 interface MatmulSpec {
   dtype: number;
@@ -244,7 +244,7 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random)
   };
 }
 
-// ── RoPE ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// RoPE
 
 interface RopeSpec {
   units: number;
@@ -310,7 +310,7 @@ function ropeCase({ units, heads, share, channels }: RopeSpec, r: Random): OpCas
   };
 }
 
-// ── Gate, select ────────────────────────────────────────────────────────────────────────────────────────────────────
+// Gate, select
 
 function gateCase(width: number, count: number, r: Random): OpCase {
   const gate = normals(count * width, r).map((value) => 4 * value);
@@ -350,7 +350,7 @@ function selectCase(width: number, outputs: boolean[], r: Random): OpCase {
   };
 }
 
-// ── The list ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// The list
 
 /** All cases, in the order of the op codes. */
 export const CASES: readonly CaseSpec[] = [

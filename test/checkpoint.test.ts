@@ -28,7 +28,7 @@ function config(changes: JsonObject = {}) {
   return parseConfig(JSON.parse(JSON.stringify({ ...SMALL_CONFIG, ...changes })));
 }
 
-// ── What a config means ─────────────────────────────────────────────────────────────────────────────────────────────
+// What a config means
 
 test("every field of config.json has its place", () => {
   const { ropeInverseFrequencies, ...rest } = config({
@@ -120,7 +120,7 @@ test("begin and end tokens: none, one, several, and those of generation_config.j
   assert.deepEqual(tiny.endTokens, []); // the default, 2, does not exist
 });
 
-// ── Rotary angles ───────────────────────────────────────────────────────────────────────────────────────────────────
+// Rotary angles
 
 test("rotary angles: older and newer spelling agree", () => {
   const theta = (changes: JsonObject) => config({ rope_parameters: undefined, ...changes }).ropeInverseFrequencies;
@@ -164,7 +164,7 @@ function close(got: Float64Array, want: number[]): void {
   });
 }
 
-// ── What is refused: changes of config.json, code, words ────────────────────────────────────────────────────────────
+// What is refused: changes of config.json, code, words
 
 const REFUSED: [changes: JsonObject, code: ErrorCode, ...words: string[]][] = [
   [
@@ -258,7 +258,7 @@ for (const key of [...SIZES.split(" "), "max_position_embeddings"]) {
   });
 }
 
-// ── Folders ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Folders
 
 test("a written checkpoint opens, and every tensor arrives under its role", async (t) => {
   const biases = { attention_bias: true, mlp_bias: true };

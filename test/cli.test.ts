@@ -59,7 +59,7 @@ before(async () => {
 
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-// ── Help, version, wrong words ──────────────────────────────────────────────────────────────────────────────────────
+// Help, version, wrong words
 
 test("help and version go to stdout", async () => {
   const [bare, long, version] = await Promise.all([snug(), snug("--help"), snug("--version")]);
@@ -176,7 +176,7 @@ test("SNUG_DEBUG=1 shows where an error came from", async () => {
   assert.match(stderr, /SnugError: cannot read nowhere.snug.*\n\s+at /);
 });
 
-// ── plan, inspect ───────────────────────────────────────────────────────────────────────────────────────────────────
+// plan, inspect
 
 test("plan --json has the documented shape", async () => {
   const { code, stdout, stderr } = await snug("plan", words, "--pruning", "0.4", "--context", "64", "--json");
@@ -241,7 +241,7 @@ test("inspect tells what a pack is", async () => {
   assert.equal(facts.cuts[0].expectedPerplexity, null);
 });
 
-// ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// run
 
 test("run: text on stdout, words on stderr, all of it in --json", async () => {
   const options = ["--seed", "7", "--max-tokens", "12", "--context", "64"];
@@ -345,7 +345,7 @@ test("a reader that goes away ends the program quietly", async () => {
   assert.doesNotMatch(stderr, /EPIPE|error/i);
 });
 
-// ── eval, pack ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// eval, pack
 
 test("eval: perplexity of a text", async () => {
   const text = join(folder, "eval.txt");
@@ -412,7 +412,7 @@ test("pack: Ctrl-C leaves nothing under the final name", async () => {
   assert.deepEqual(readdirSync(out), []);
 });
 
-// ── The pack that ships ─────────────────────────────────────────────────────────────────────────────────────────────
+// The pack that ships
 
 test("the demo: a plan, then a story", { skip: existsSync(DEMO) ? false : `${DEMO} is absent` }, async () => {
   const { code, stdout, stderr } = await snug("run", DEMO, "--seed", "1", "--max-tokens", "40");
@@ -422,7 +422,7 @@ test("the demo: a plan, then a story", { skip: existsSync(DEMO) ? false : `${DEM
   assert.match(stderr, /^plan +[\d.]+ MB of [\d.]+ MB/m);
 });
 
-// ── Running the program ─────────────────────────────────────────────────────────────────────────────────────────────
+// Running the program
 
 interface Ended {
   readonly code: number | null;

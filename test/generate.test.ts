@@ -28,7 +28,7 @@ before(async () => {
   model = await pack.load(pack.plan({ rows: 8 }));
 });
 
-// ── Where a generation ends ─────────────────────────────────────────────────────────────────────────────────────────
+// Where a generation ends
 
 test("maxTokens, and the context's end", async () => {
   for (const maxTokens of [0, 1, 2, 9]) {
@@ -83,7 +83,7 @@ test("stop texts end the text before them, wherever tokens break", async () => {
   assert.equal(none.finishReason, "length");
 });
 
-// ── The text stream by itself ───────────────────────────────────────────────────────────────────────────────────────
+// The text stream by itself
 
 const TEXT = "a ä € 👩‍👩‍👧 \ufeff — naïve\n“q” 日本語 \0 🏴󠁧󠁢󠁥󠁮󠁧󠁿!";
 
@@ -154,7 +154,7 @@ test("text is held back no longer than it must be", () => {
   assert.equal(stream.end(), "E");
 });
 
-// ── Repeating ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// Repeating
 
 test("temperature 0 takes the likeliest token, again and again", async () => {
   const scoring = await pack.load(pack.plan({ outputs: 64 }));
@@ -192,7 +192,7 @@ test("the text is the same in any prefill chunk", async () => {
   assert.equal(new Set(texts).size, 1);
 });
 
-// ── What callers do ─────────────────────────────────────────────────────────────────────────────────────────────────
+// What callers do
 
 test("pieces and result are the same text, in whatever order they are asked for", async () => {
   const options = { ...GREEDY, maxTokens: 15 };

@@ -104,7 +104,7 @@ before(async () => {
   hash = await testHash();
 });
 
-// ── What is done to a pack ──────────────────────────────────────────────────────────────────────────────────────────
+// What is done to a pack
 
 /** Opens, loads whole and generates; how far it came, or the error. Takes no longer than it may. */
 async function tryPack(damaged: Uint8Array): Promise<{ stage: string; error: SnugError | null }> {
@@ -180,7 +180,7 @@ function reseal(copy: Uint8Array): void {
   view.setBigUint64(PRELUDE_HASH, hash(copy.subarray(0, PRELUDE_HASH)), true);
 }
 
-// ── Damage that checksums find ──────────────────────────────────────────────────────────────────────────────────────
+// Damage that checksums find
 
 test("the pack itself is fine", async () => {
   assert.deepEqual(await tryPack(bytes), { stage: "done", error: null });
@@ -233,7 +233,7 @@ test("what is no pack, or one of another version, is called so", async () => {
   await refused(new Uint8Array(100000), "zeros");
 });
 
-// ── Packs made to harm, with right checksums ────────────────────────────────────────────────────────────────────────
+// Packs made to harm, with right checksums
 
 /** A number that a field is likely not to expect. */
 function oddWord(old: number, r: Random): number {
@@ -436,7 +436,7 @@ test("a tokenizer of nonsense is refused", async () => {
     );
 });
 
-// ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Sources
 
 test("a source that fails is told apart from a damaged pack, whenever it fails", async () => {
   const reads = (await openAndLoad(memorySource(bytes))).reads.length;

@@ -41,7 +41,7 @@ const BUDGETS = 20;
 const PAGE = 65536;
 const MEASURE = process.env.SNUG_TEST_LOAD;
 
-// ── The process that is measured ────────────────────────────────────────────────────────────────────────────────────
+// The process that is measured
 
 /** Loads a pack as a user would, and prints what the process took at most. "idle": opens it, and loads nothing. */
 async function loadAndReport(path: string, pruning: string): Promise<void> {
@@ -303,7 +303,7 @@ function definePlanTests(): void {
   });
 }
 
-// ── Packs that no checkpoint is needed for ──────────────────────────────────────────────────────────────────────────
+// Packs that no checkpoint is needed for
 
 /** About 100 MB of f32, all units of a kind alike. */
 async function largeContent(layers = 8): Promise<PackContent> {

@@ -30,7 +30,7 @@ const GOLDEN_BOUND = 1e-5; // largest difference over largest magnitude; the gol
 const GREEDY = 24; // tokens that are followed
 const EQUAL_BOUND = 1e-12; // of two f64 computations of the same thing
 
-// ── Goldens ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Goldens
 
 for (const name of ["tiny/tiny-llama", "tiny/tiny-qwen2", "tale-llama", "tale-qwen2"]) {
   test(`reference equals transformers: ${name}`, { skip }, async () => {
@@ -70,7 +70,7 @@ async function openQwen2(folder: string): Promise<Checkpoint> {
   return { folder, config, tensors, ...files, close: () => tensors.close() };
 }
 
-// ── Ops, by hand ────────────────────────────────────────────────────────────────────────────────────────────────────
+// Ops, by hand
 
 const f64 = (...values: number[]) => Float64Array.from(values);
 
@@ -137,7 +137,7 @@ test("meanLoss", () => {
   assert.ok(Math.abs(meanLoss(logits, [0, 1, 0], 2) - (Math.log(4 / 3) + Math.log(2)) / 2) < EQUAL_BOUND);
 });
 
-// ── What a cut means ────────────────────────────────────────────────────────────────────────────────────────────────
+// What a cut means
 
 const TOKENS = [3, 96, 0, 41, 41, 7, 58];
 

@@ -97,7 +97,7 @@ export function mlpBlock(weights: ReferenceMlp, x: Float64Array, width: number):
   return matmul(swiglu(gate, up), weights.down, tokens, width, weights.channels, weights.downBias);
 }
 
-// ── Ops ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// Ops
 
 /** out[t] = row tokens[t] of the embedding [vocabulary][width]. */
 export function embed(embedding: Float64Array, width: number, tokens: ArrayLike<number>): Float64Array {
@@ -240,7 +240,7 @@ export function meanLoss(logits: Float64Array, tokens: ArrayLike<number>, vocabu
   return sum / (tokens.length - 1);
 }
 
-// ── A whole checkpoint, uncut ───────────────────────────────────────────────────────────────────────────────────────
+// A whole checkpoint, uncut
 
 /** All weights of a checkpoint as a reference model. */
 export async function readReference(checkpoint: Checkpoint): Promise<ReferenceModel> {

@@ -214,7 +214,7 @@ function shuffled(items: number[], seed: number): number[] {
   return out;
 }
 
-// ── Stand-ins for a file and a host ─────────────────────────────────────────────────────────────────────────────────
+// Stand-ins for a file and a host
 
 let core: Promise<WebAssembly.Module> | undefined;
 
