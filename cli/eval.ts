@@ -35,7 +35,7 @@ The text is cut into consecutive windows; inside each, every token is predicted
 from those before it. Without --memory and --pruning everything is kept, so
 that the result does not depend on the machine.
 
-  snug eval tale.snug --text valid.txt --windows 48 --memory 12MB
+  snug eval tale.snug --text valid.txt --windows 48 --memory 25MB
   snug eval tale.snug --tokens 1,2,3 --logits logits.f32 --pruning 0.25`,
   options: OPTIONS,
   async run(values, [file = ""], signal) {

@@ -73,7 +73,7 @@ function help(): string {
   const commands = Object.entries(COMMANDS).map(([name, { summary }]) => helpRow(name, summary));
   return `snug: run a language model that fits. One pack, cut to the memory there is.
 
-  snug run tale.snug "Once upon a time" --memory 12MB
+  snug run tale.snug "Once upon a time" --memory 25MB
 
 Commands:
 ${commands.join("\n")}

@@ -37,12 +37,13 @@ tokenizer.json. This takes a while; the pack has its name only when it is whole.
       ...given(rest),
       onProgress: ({ stage, done }) => progress.update(stage, done),
     }).finally(() => progress.end());
-    if (json) printJson(result);
-    else describe(output, result);
+    const peakBytes = process.resourceUsage().maxRSS * 1024;
+    if (json) printJson({ ...result, peakBytes });
+    else describe(output, result, peakBytes);
   },
 };
 
-function describe(output: string, result: Awaited<ReturnType<typeof packCheckpoint>>): void {
+function describe(output: string, result: Awaited<ReturnType<typeof packCheckpoint>>, peakBytes: number): void {
   const { bold, dim } = lookOf(process.stdout);
   const { bytes, seconds, units, qualityCurve } = result;
   const rows = qualityCurve.map((point) => [
@@ -53,6 +54,6 @@ function describe(output: string, result: Awaited<ReturnType<typeof packCheckpoi
     percent(point.topOne),
   ]);
   const [head = "", ...lines] = table([["pruning rate", "units", "weights", "perplexity", "top one"], ...rows]);
-  const facts = `${megabytes(bytes)}, ${grouped(units)} units, ${duration(seconds)}`;
+  const facts = `${megabytes(bytes)}, ${grouped(units)} units, ${duration(seconds)}, ${megabytes(peakBytes)} of memory at most`;
   process.stdout.write(`${[`${bold(output)}: ${facts}`, "", dim(head), ...lines].join("\n")}\n`);
 }

@@ -20,7 +20,7 @@ export const planCommand: Command<typeof OPTIONS> = {
 Reads no more than the header of a pack. Without --memory and --pruning the
 plan is for the memory that the machine can spare, as in \`snug run\`.
 
-  snug plan tale.snug --memory 12MB
+  snug plan tale.snug --memory 25MB
   snug plan tale.snug --pruning 0.25 --context 512 --json`,
   options: OPTIONS,
   async run(values, [file = ""]) {

@@ -48,7 +48,7 @@ PROMPT is continued as it stands. "-", or no PROMPT and something piped in,
 reads it from stdin (the newline at its end is left out). Without --memory and
 --pruning as much is kept as the machine can spare memory for.
 
-  snug run tale.snug "The old lighthouse" --memory 12MB
+  snug run tale.snug "The old lighthouse" --memory 25MB
   snug run chat.snug "Name three rivers." --chat --temperature 0
   snug run tale.snug --json < prompt.txt`,
   options: OPTIONS,
