@@ -27,7 +27,7 @@ const OPTIONS = {
   "max-tokens": count("N", 1, "most tokens to make (as many as the context has room for)"),
   temperature: number("T", 0, 100, "0 always takes the likeliest token (0.7)"),
   "top-k": count("N", 0, "only the N likeliest tokens; 0: all (40)"),
-  "top-p": number("P", 0, 1, "only the likeliest tokens that together have this probability (0.95)"),
+  "top-p": number("P", 1e-6, 1, "only the likeliest tokens that together have this probability (0.95)"),
   "min-p": number("P", 0, 1, "only tokens at least this likely, relative to the likeliest (0.05)"),
   "repeat-penalty": number("R", 0.01, 100, "makes tokens that were there before less likely; 1: off (1.1)"),
   stop: texts("TEXT", "end before this text; may be given several times"),
@@ -187,13 +187,12 @@ function unfinished(model: Model, text: string) {
   return { text, ...unknown, finishReason: "aborted", plan: planFacts(model.plan) };
 }
 
-/** What the model was planned to take, and what the process took at most: the rest is Node's. */
+/** What the model was planned to take, and what the whole process took at most: Node itself is some 55 MB of that. */
 function describeMemory(model: Model): void {
   const peak = process.resourceUsage().maxRSS * 1024;
   const { dim } = lookOf(process.stderr);
-  const own = megabytes(Math.max(0, peak - model.memoryBytes));
   say(
-    `${dim("memory ")} ${megabytes(model.memoryBytes)} as planned; ${megabytes(peak)} at most with ${own} of Node's own`,
+    `${dim("memory ")} ${megabytes(model.memoryBytes)} planned; the process with Node took ${megabytes(peak)} at most`,
   );
 }
 

@@ -226,7 +226,8 @@ function describe(checkpoint: Checkpoint, tokenizer: CompiledTokenizer | null, o
     return typeof value === "string" ? value : (value?.content ?? "");
   };
   const name = basename(resolve(options.checkpoint));
-  const calibrated = options.calibration ? `, calibrated on ${basename(options.calibration)}` : "";
+  const calibrated =
+    options.calibration && tokenizer !== null ? `, calibrated on ${basename(options.calibration)}` : "";
   return {
     ...config,
     family: familyOf(config).id,

@@ -15,7 +15,7 @@ export interface GenerateOptions {
   readonly temperature?: number;
   /** Only the K likeliest tokens; 0: all. Default 40. */
   readonly topK?: number;
-  /** Only the likeliest tokens that together have this probability; 1: all. Default 0.95. */
+  /** Only the likeliest tokens that together have this probability, above 0; 1: all. Default 0.95. */
   readonly topP?: number;
   /** Only tokens at least this likely, relative to the likeliest; 0: all. Default 0.05. */
   readonly minP?: number;
@@ -193,7 +193,7 @@ function tokenId(token: number): number {
 function configureSampler(core: Core, options: GenerateOptions, seed: number): void {
   const temperature = inRange("temperature", options.temperature ?? 0.7, 0, 100);
   const topK = wholeNumber("topK", options.topK ?? 40, 2 ** 31);
-  const topP = inRange("topP", options.topP ?? 0.95, 0, 1);
+  const topP = inRange("topP", options.topP ?? 0.95, 1e-6, 1);
   const minP = inRange("minP", options.minP ?? 0.05, 0, 1);
   const repeatPenalty = inRange("repeatPenalty", options.repeatPenalty ?? 1.1, 0.01, 100);
   const high = Math.floor(seed / 2 ** 32);

@@ -105,7 +105,7 @@ test("wrong usage: exit code 2, nothing on stdout, and what to do", async () => 
     [["plan", words, "--context", "1e3"], "--context is a whole number", '"1e3"'],
     [["plan", words, "--context", "100001"], "at most 100000 positions, not 100001"],
     [["run", words, "x", "--temperature", "hot"], "--temperature is a number from 0 to 100", '"hot"'],
-    [["run", words, "x", "--top-p", "-0.5"], "--top-p is a number from 0 to 1", '"-0.5"'],
+    [["run", words, "x", "--top-p", "-0.5"], "--top-p is a number from 0.000001 to 1", '"-0.5"'],
     [["run", words, "x", "--seed", "1.5"], "--seed is a whole number", '"1.5"'],
     [["run", words, "x", "--max-tokens", "0"], "--max-tokens is a whole number from 1"],
     [["run", words, "x", "--stop", ""], "--stop is empty"],
