@@ -4,8 +4,6 @@
 import { STATUS_OK } from "../assembly/abi";
 import { SnugError, statusError } from "./errors";
 
-const PAGE_BYTES = 65536;
-
 /** The core's exports: numbers in, numbers out. A result below 0 is a status where check() is used on it. */
 export interface CoreExports {
   pack_prelude_ptr(): number;
@@ -115,5 +113,3 @@ export function guarded<T>(call: () => T): T {
     throw cause;
   }
 }
-
-export { PAGE_BYTES };

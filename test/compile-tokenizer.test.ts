@@ -84,7 +84,7 @@ describe("compileTokenizer", () => {
     ],
     ["unsupported", /added_tokens\[0\]\.single_word is true/, (json) => (json.added_tokens[0].single_word = true)],
     ["unsupported", /added_tokens\[0\]\.content is ""/, (json) => (json.added_tokens[0].content = "")],
-    ["unsupported", /added_tokens\[0\]\.content is "xxx/, (json) => (json.added_tokens[0].content = "x".repeat(257))],
+    ["unsupported", /added_tokens\[0\]\.content is "yyy/, (json) => (json.added_tokens[0].content = "y".repeat(257))],
     ["checkpoint", /added_tokens\[1\]\.id is 586/, (json) => (json.added_tokens[1].id = json.added_tokens[0].id)],
     [
       "checkpoint",
