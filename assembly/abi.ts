@@ -53,11 +53,11 @@ export const ROW_OUTPUT: u32 = 12; // 1: logits wanted
 export const ROW_BYTES: u32 = 16;
 
 // Program: records of u32, f32 bits where marked
-export const OP_BYTES: u32 = 80;
+export const OP_BYTES: u32 = 96;
 export const OP_CODE: u32 = 0;
 export const OP_FLAGS: u32 = 4;
-export const OP_LAYER: u32 = 64; // or NONE, for those who observe
-export const OP_ROLE: u32 = 68; // of the weight, or 0
+export const OP_LAYER: u32 = 88; // or NONE, for those who observe
+export const OP_ROLE: u32 = 92; // of the weight, or 0
 export const FLAG_OUTPUTS: u32 = 1; // works on the selected rows, not on all
 export const FLAG_ADD: u32 = 2; // adds to what the output holds
 
@@ -126,3 +126,53 @@ export const OP_SELECT: u32 = 7; // gathers the rows that want logits
 export const SELECT_IN: u32 = 8; // [rows, width]
 export const SELECT_OUT: u32 = 12; // [outputs, width]
 export const SELECT_WIDTH: u32 = 16;
+
+export const OP_SQUARED_RELU: u32 = 8; // data = max(data, 0)²
+export const SQUARED_RELU_DATA: u32 = 8; // [rows, width]
+export const SQUARED_RELU_WIDTH: u32 = 12;
+
+// Sequences with a state: a row at position 0 begins with a state of zeros, any other goes on from the row before it.
+export const OP_CONV: u32 = 9; // in place, causal, of each channel alone: silu(bias + Σ tap[i] × row[t − taps + 1 + i])
+export const CONV_DATA: u32 = 8; // [rows, units, channels]
+export const CONV_UNITS: u32 = 12;
+export const CONV_CHANNELS: u32 = 16; // of a unit, all heads or groups together
+export const CONV_TAPS: u32 = 20;
+export const CONV_WEIGHT: u32 = 24; // of the first unit: [taps + 1, channels], the bias last
+export const CONV_UNIT_BYTES: u32 = 28; // from unit to unit of the weights
+export const CONV_STATE: u32 = 32; // [sequences, taps − 1, units × channels]: the rows before, oldest first
+
+export const OP_STEP_SIZE: u32 = 10; // dt = clamp(ln(1 + e^(dt + bias)), least, most)
+export const STEP_SIZE_DATA: u32 = 8; // [rows, heads]
+export const STEP_SIZE_HEADS: u32 = 12;
+export const STEP_SIZE_BIAS: u32 = 16; // [heads]
+export const STEP_SIZE_LEAST: u32 = 20; // f32
+export const STEP_SIZE_MOST: u32 = 24; // f32
+
+export const OP_SCAN: u32 = 11; // h = e^(dt × A) × h + dt × x ⊗ B; out = h · C + D × x, of each head, row after row
+export const SCAN_X: u32 = 8; // [rows, xz units, heads, xz channels]
+export const SCAN_B: u32 = 12; // [rows, bc units, groups, bc channels]
+export const SCAN_C: u32 = 16;
+export const SCAN_DT: u32 = 20; // [rows, heads]
+export const SCAN_OUT: u32 = 24; // as x
+export const SCAN_A: u32 = 28; // [heads]
+export const SCAN_D: u32 = 32; // [heads]
+export const SCAN_STATE: u32 = 36; // h: [sequences, xz units, heads, xz channels, bc units, bc channels]
+export const SCAN_XZ_UNITS: u32 = 40;
+export const SCAN_XZ_CHANNELS: u32 = 44;
+export const SCAN_BC_UNITS: u32 = 48;
+export const SCAN_BC_CHANNELS: u32 = 52;
+export const SCAN_HEADS: u32 = 56;
+export const SCAN_GROUPS: u32 = 60;
+export const SCAN_SCRATCH: u32 = 64; // scan_scratch_bytes() of kernels/scan.ts
+
+export const OP_GATED_NORM: u32 = 12; // v = data × silu(gate); data = v / √(Σ v² over a group / divisor + eps) × weight
+export const GATED_NORM_DATA: u32 = 8; // [rows, units, heads, channels]
+export const GATED_NORM_GATE: u32 = 12; // as data
+export const GATED_NORM_WEIGHT: u32 = 16; // of the first unit: [heads, channels]
+export const GATED_NORM_UNIT_BYTES: u32 = 20; // from unit to unit of the weights
+export const GATED_NORM_UNITS: u32 = 24;
+export const GATED_NORM_HEADS: u32 = 28;
+export const GATED_NORM_CHANNELS: u32 = 32;
+export const GATED_NORM_GROUPS: u32 = 36; // of heads / groups neighbouring heads each
+export const GATED_NORM_DIVISOR: u32 = 40; // f32: channels of a group in the uncut model
+export const GATED_NORM_EPS: u32 = 44; // f32

@@ -6,13 +6,18 @@ import {
   OP_ATTENTION,
   OP_BYTES,
   OP_CODE,
+  OP_CONV,
   OP_EMBED,
   OP_FLAGS,
   OP_GATE,
+  OP_GATED_NORM,
   OP_MATMUL,
   OP_NORM,
   OP_ROPE,
+  OP_SCAN,
   OP_SELECT,
+  OP_SQUARED_RELU,
+  OP_STEP_SIZE,
   ROW_BYTES,
   ROW_OUTPUT,
   ROW_POSITION,
@@ -24,8 +29,10 @@ import {
   STATUS_TOKEN,
 } from "./abi";
 import { attention } from "./kernels/attention";
-import { embed, gate, norm, rope, select_rows } from "./kernels/elementwise";
+import { embed, gate, norm, rope, select_rows, squared_relu } from "./kernels/elementwise";
 import { matmul } from "./kernels/matmul";
+import { scan } from "./kernels/scan";
+import { conv, gated_norm, step_size } from "./kernels/ssm";
 import { load_ready } from "./load";
 import { pack_field } from "./pack";
 import { plan_context, plan_outputs, plan_rows, plan_sequences, rows_ptr } from "./plan";
@@ -37,8 +44,8 @@ let stepOutputs: u32 = 0;
 
 /**
  * Runs the first `count` rows at rows_ptr() through the model. Rows of one sequence stand in ascending order of
- * position, and every position before a row's own is in this step or was in an earlier one. Returns how many rows of
- * logits lie at logits_ptr().
+ * position, and every position before a row's own is in this step or was in an earlier one; where a layer has a state,
+ * it is the state behind the row before. Returns how many rows of logits lie at logits_ptr().
  */
 export function step(count: u32): i32 {
   const status = step_begin(count);
@@ -97,6 +104,21 @@ export function step_ops(first: u32, end: u32): i32 {
         break;
       case OP_SELECT:
         select_rows(op, steps, count);
+        break;
+      case OP_SQUARED_RELU:
+        squared_relu(op, count);
+        break;
+      case OP_CONV:
+        conv(op, steps, count);
+        break;
+      case OP_STEP_SIZE:
+        step_size(op, count);
+        break;
+      case OP_SCAN:
+        scan(op, steps, count);
+        break;
+      case OP_GATED_NORM:
+        gated_norm(op, count);
         break;
     }
   }

@@ -42,3 +42,12 @@ export function exp4(x: v128): v128 {
 export function exp1(x: f32): f32 {
   return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
 }
+
+/** x / (1 + e^−x) in each lane. */
+export function silu4(x: v128): v128 {
+  return f32x4.div(x, f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
+}
+
+export function silu1(x: f32): f32 {
+  return x / (1 + exp1(-x));
+}

@@ -84,3 +84,33 @@ export function arena_recount(from: u32, to: u32, bytes: u64): void {
   store<u64>(partBytes + from * 8, load<u64>(partBytes + from * 8) - bytes);
   store<u64>(partBytes + to * 8, load<u64>(partBytes + to * 8) + bytes);
 }
+
+// Scratch that is not needed at the same time lies in the same place: between scratch_start() and scratch_end() each
+// scratch_again() begins at the same address, and the longest stretch counts.
+
+let scratchStart: u64 = 0;
+let scratchCursor: u64 = 0;
+let scratchLast: u64 = 0;
+
+export function scratch_start(): void {
+  scratchStart = cursor;
+  scratchCursor = cursor;
+  scratchLast = cursor;
+}
+
+export function scratch_again(): void {
+  scratchCursor = scratchStart;
+}
+
+/** Takes f32 [rows, floats] of scratch. */
+export function scratch_take(rows: u32, floats: u64): usize {
+  const address = scratchCursor;
+  scratchCursor += ((rows as u64) * floats * 4 + (ALIGN - 1)) & ~((ALIGN - 1) as u64);
+  scratchLast = max(scratchLast, scratchCursor);
+  return address as usize;
+}
+
+/** Takes the longest stretch from the arena. */
+export function scratch_end(): void {
+  arena_take(PART_SCRATCH, scratchLast - scratchStart);
+}

@@ -31,6 +31,14 @@ import {
   HEADER_LAYERS,
   HEADER_MINIMUM_UNITS,
   HEADER_NORM_EPS,
+  HEADER_SSM_GROUPS,
+  HEADER_SSM_HEAD_DIM,
+  HEADER_SSM_HEADS,
+  HEADER_SSM_NORM_GROUPS,
+  HEADER_SSM_STATE,
+  HEADER_SSM_STEP_LEAST,
+  HEADER_SSM_STEP_MOST,
+  HEADER_SSM_TAPS,
   HEADER_STACKS,
   HEADER_TENSORS,
   HEADER_UNITS,
@@ -41,6 +49,7 @@ import {
   PACK_MAGIC_HIGH,
   PACK_MAGIC_LOW,
   PACK_VERSION,
+  PACK_VERSION_OLDEST,
   PRELUDE_BYTES,
   PRELUDE_FILE_BYTES,
   PRELUDE_FIXED_BYTES,
@@ -94,6 +103,8 @@ const UNIT_BYTES_MAX: u32 = 1 << 30;
 const LAYER_TENSORS_MAX: u32 = 32;
 const UNIT_TENSORS_MAX: u32 = 16;
 const CURVE_MAX: u32 = 4096;
+const HEAD_NUMBERS_MAX: u32 = 65535;
+const TAPS_MAX: u32 = 64;
 
 /** Bytes of the planner's tables for one stack, see plan.ts. */
 export const STACK_TABLE_BYTES: u32 = 12;
@@ -117,7 +128,7 @@ export function pack_prelude(fileBytes: f64): i32 {
     return fail(STATUS_NOT_A_PACK, load<u32>(prelude, PRELUDE_MAGIC), load<u32>(prelude, PRELUDE_MAGIC + 4));
   if (!(fileBytes >= PRELUDE_BYTES)) return fail(STATUS_TRUNCATED, PRELUDE_BYTES, fileBytes);
   const version = load<u32>(prelude, PRELUDE_VERSION);
-  if (version != PACK_VERSION) return fail(STATUS_VERSION, version, PACK_VERSION);
+  if (version < PACK_VERSION_OLDEST || version > PACK_VERSION) return fail(STATUS_VERSION, version, PACK_VERSION);
   if (xxh64(prelude, PRELUDE_HASH) != load<u64>(prelude, PRELUDE_HASH)) return fail(STATUS_CHECKSUM, 0, PRELUDE_BYTES);
 
   headerBytes = load<u32>(prelude, PRELUDE_HEADER_BYTES);
@@ -184,8 +195,9 @@ export function pack_field(field: u32): u32 {
   return load<u32>(header + field);
 }
 
-export function pack_norm_eps(): f32 {
-  return load<f32>(header, HEADER_NORM_EPS);
+/** An f32 field of the header, HEADER_*. */
+export function pack_float(field: u32): f32 {
+  return load<f32>(header + field);
 }
 
 /** Number of entries of a table, HEADER_TENSORS … HEADER_INFO. */
@@ -250,6 +262,21 @@ export function stack_find(layer: u32, kind: u32): u32 {
   return NONE;
 }
 
+/** Channels of one unit of a stack. */
+export function stack_channels(stack: u32): u32 {
+  return load<u32>(stack_ptr(stack), STACK_CHANNELS);
+}
+
+/** How many units a stack has, kept or not. */
+export function stack_units(stack: u32): u32 {
+  return load<u32>(stack_ptr(stack), STACK_UNITS);
+}
+
+/** Bytes of one unit of a stack. */
+export function stack_unit_bytes(stack: u32): u32 {
+  return load<u32>(stack_ptr(stack), STACK_UNIT_BYTES);
+}
+
 /** The tensor with this role in a stack's units, as a record's address, or 0. */
 export function stack_tensor(stack: u32, role: u32): usize {
   const record = stack_ptr(stack);
@@ -281,6 +308,16 @@ export function is_vector(tensor: usize, rows: u32, cols: u32): bool {
     load<u32>(tensor, TENSOR_ROWS) == rows &&
     load<u32>(tensor, TENSOR_COLS) == cols
   );
+}
+
+/** As is_vector, or not there at all. */
+export function is_optional_vector(tensor: usize, cols: u32): bool {
+  return tensor == 0 || is_vector(tensor, 1, cols);
+}
+
+/** STATUS_CORRUPT for a pack that lacks what this field of the header promises. */
+export function missing(field: u32): i32 {
+  return corrupt(header + field);
 }
 
 /** STATUS_CORRUPT for the u32 at this address of the header. */
@@ -334,6 +371,39 @@ function in_range(field: u32, least: u32, most: u32): bool {
   return value >= least && value <= most;
 }
 
+/** The fields of an attention: all, or none. Products of two of them fit in 32 bits. */
+function check_attention(): i32 {
+  const heads = pack_field(HEADER_HEADS);
+  if (heads == 0) {
+    if (pack_field(HEADER_KV_HEADS) != 0) return corrupt(header + HEADER_KV_HEADS);
+    return pack_field(HEADER_HEAD_DIM) != 0 ? corrupt(header + HEADER_HEAD_DIM) : 0;
+  }
+  if (!in_range(HEADER_HEADS, 1, HEAD_NUMBERS_MAX)) return corrupt(header + HEADER_HEADS);
+  if (!divides(HEADER_KV_HEADS, heads)) return corrupt(header + HEADER_KV_HEADS);
+  return in_range(HEADER_HEAD_DIM, 1, HEAD_NUMBERS_MAX) ? 0 : corrupt(header + HEADER_HEAD_DIM);
+}
+
+/** The same for an SSM; version 1 has none, and zeros there. */
+function check_ssm(): i32 {
+  const heads = pack_field(HEADER_SSM_HEADS);
+  if (heads == 0) return 0;
+  if (!in_range(HEADER_SSM_HEADS, 1, HEAD_NUMBERS_MAX)) return corrupt(header + HEADER_SSM_HEADS);
+  if (!in_range(HEADER_SSM_HEAD_DIM, 1, HEAD_NUMBERS_MAX)) return corrupt(header + HEADER_SSM_HEAD_DIM);
+  if (!divides(HEADER_SSM_GROUPS, heads)) return corrupt(header + HEADER_SSM_GROUPS);
+  if (!in_range(HEADER_SSM_STATE, 1, HEAD_NUMBERS_MAX)) return corrupt(header + HEADER_SSM_STATE);
+  if (!in_range(HEADER_SSM_TAPS, 1, TAPS_MAX)) return corrupt(header + HEADER_SSM_TAPS);
+  if (!divides(HEADER_SSM_NORM_GROUPS, heads)) return corrupt(header + HEADER_SSM_NORM_GROUPS);
+  const least = pack_float(HEADER_SSM_STEP_LEAST);
+  if (!(least >= 0)) return corrupt(header + HEADER_SSM_STEP_LEAST);
+  return pack_float(HEADER_SSM_STEP_MOST) >= least ? 0 : corrupt(header + HEADER_SSM_STEP_MOST);
+}
+
+/** Is a field at least 1 and a divisor of `whole`? */
+function divides(field: u32, whole: u32): bool {
+  const value = pack_field(field);
+  return value > 0 && whole % value == 0;
+}
+
 function check_table(table: u32, bytes: u32, align: u32): i32 {
   const count = load<u32>(header + table);
   const offset = load<u32>(header + table, 4);
@@ -348,11 +418,7 @@ function check_fields(): i32 {
   if (!in_range(HEADER_WIDTH, 1, DIMENSION_MAX)) return corrupt(header + HEADER_WIDTH);
   if (!in_range(HEADER_VOCABULARY, 1, DIMENSION_MAX)) return corrupt(header + HEADER_VOCABULARY);
   if (!in_range(HEADER_CONTEXT, 1, 1 << 30)) return corrupt(header + HEADER_CONTEXT);
-  if (!in_range(HEADER_HEADS, 1, 65536)) return corrupt(header + HEADER_HEADS);
-  if (!in_range(HEADER_KV_HEADS, 1, pack_field(HEADER_HEADS))) return corrupt(header + HEADER_KV_HEADS);
-  if (pack_field(HEADER_HEADS) % pack_field(HEADER_KV_HEADS) != 0) return corrupt(header + HEADER_KV_HEADS);
-  if (!in_range(HEADER_HEAD_DIM, 1, 65536)) return corrupt(header + HEADER_HEAD_DIM);
-  const eps = pack_norm_eps();
+  const eps = pack_float(HEADER_NORM_EPS);
   if (!(eps >= 0 && eps < 1)) return corrupt(header + HEADER_NORM_EPS);
   const vocabulary = pack_field(HEADER_VOCABULARY);
   const begin = pack_field(HEADER_BEGIN_TOKEN);
@@ -362,7 +428,9 @@ function check_fields(): i32 {
   for (let i: u32 = 0; i < ends; i++) {
     if (pack_field(HEADER_END_TOKENS + 4 + i * 4) >= vocabulary) return corrupt(header + HEADER_END_TOKENS + 4 + i * 4);
   }
-  let status = check_table(HEADER_TENSORS, TENSOR_BYTES, 8);
+  let status = check_attention();
+  if (status == 0) status = check_ssm();
+  if (status == 0) status = check_table(HEADER_TENSORS, TENSOR_BYTES, 8);
   if (status == 0) status = check_table(HEADER_STACKS, STACK_BYTES, 4);
   if (status == 0) status = check_table(HEADER_UNITS, UNIT_BYTES, 8);
   if (status == 0) status = check_table(HEADER_CHUNKS, 8, 8);

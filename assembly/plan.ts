@@ -12,8 +12,6 @@ import {
   HEADER_VOCABULARY,
   NONE,
   ROLE_TOKENIZER,
-  STACK_UNIT_BYTES,
-  STACK_UNITS,
   TENSOR_LENGTH,
   UNIT_STACK,
 } from "../packs/format";
@@ -76,11 +74,12 @@ import {
   pack_opened,
   pack_units_offset,
   STACK_TABLE_BYTES,
-  stack_ptr,
+  stack_unit_bytes,
   unit_ptr,
 } from "./pack";
 import { program_start } from "./program";
 import { sampler_scratch_bytes } from "./sampler";
+import { state_shape } from "./state";
 import { fail } from "./status";
 import { text_bytes, text_place } from "./text";
 
@@ -266,7 +265,7 @@ function lay_out(emit: bool): void {
   const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
   if (tokenizer != 0) arena_recount(PART_WEIGHTS, PART_CORE, load<u64>(tokenizer, TENSOR_LENGTH));
   for (let s: u32 = 0; s < stacks; s++)
-    stack_place(s, arena_take(PART_WEIGHTS, (cut_loaded(s) as u64) * load<u32>(stack_ptr(s), STACK_UNIT_BYTES)));
+    stack_place(s, arena_take(PART_WEIGHTS, (cut_loaded(s) as u64) * stack_unit_bytes(s)));
   program_start(arena_take(PART_CORE, (model_ops() as u64) * OP_BYTES), emit);
 
   const vocabulary = pack_field(HEADER_VOCABULARY);
@@ -274,18 +273,18 @@ function lay_out(emit: bool): void {
   logitsPtr = arena_take(PART_SCRATCH, (outputs as u64) * vocabulary * 4);
   historyPtr = arena_take(PART_SCRATCH, (context as u64) * 4);
   samplerPtr = arena_take(PART_SCRATCH, sampler_scratch_bytes(vocabulary));
-  const scores = arena_take(PART_SCRATCH, (context as u64) * 4);
   // Text is encoded between steps, in the bytes that a step works in.
   const mark = arena_mark();
-  model_buffers(rows, outputs);
+  model_buffers(rows, outputs, context);
   if (tokenizer != 0) arena_at_least(PART_SCRATCH, mark, text_bytes());
   text_place(mark as usize);
   cache_shape(sequences, context);
-  model_program(scores, logitsPtr);
+  state_shape(sequences);
+  model_program(rows, context, logitsPtr);
 }
 
 function bytes_of(unit: u32): u64 {
-  return load<u32>(stack_ptr(load<u32>(unit_ptr(unit), UNIT_STACK)), STACK_UNIT_BYTES);
+  return stack_unit_bytes(load<u32>(unit_ptr(unit), UNIT_STACK));
 }
 
 /** Bytes of the units from `first` on. */
@@ -339,9 +338,4 @@ function expected_perplexity(units: u32): f64 {
   const from = Math.log(load<f32>(below, CURVE_PERPLEXITY));
   const to = Math.log(load<f32>(above, CURVE_PERPLEXITY));
   return Math.exp(from + share * (to - from));
-}
-
-/** Number of units and kept units of a stack, for a host that shows the cut. */
-export function stack_units(stack: u32): u32 {
-  return load<u32>(stack_ptr(stack), STACK_UNITS);
 }

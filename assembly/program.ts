@@ -2,9 +2,9 @@
 // the functions below; in a layout that only counts bytes the records go nowhere.
 
 import {
+  HEADER_NORM_EPS,
   NONE,
-  STACK_CHANNELS,
-  STACK_UNIT_BYTES,
+  ROLE_GATED_NORM,
   TENSOR_COLS,
   TENSOR_DTYPE,
   TENSOR_GROUP,
@@ -29,6 +29,13 @@ import {
   ATTENTION_VO_UNITS,
   AXIS_COLS,
   AXIS_ROWS,
+  CONV_CHANNELS,
+  CONV_DATA,
+  CONV_STATE,
+  CONV_TAPS,
+  CONV_UNIT_BYTES,
+  CONV_UNITS,
+  CONV_WEIGHT,
   EMBED_DTYPE,
   EMBED_GROUP,
   EMBED_OUT,
@@ -37,6 +44,16 @@ import {
   GATE_GATE,
   GATE_UP,
   GATE_WIDTH,
+  GATED_NORM_CHANNELS,
+  GATED_NORM_DATA,
+  GATED_NORM_DIVISOR,
+  GATED_NORM_EPS,
+  GATED_NORM_GATE,
+  GATED_NORM_GROUPS,
+  GATED_NORM_HEADS,
+  GATED_NORM_UNIT_BYTES,
+  GATED_NORM_UNITS,
+  GATED_NORM_WEIGHT,
   MATMUL_AXIS,
   MATMUL_BIAS,
   MATMUL_COLS,
@@ -58,15 +75,20 @@ import {
   OP_ATTENTION,
   OP_BYTES,
   OP_CODE,
+  OP_CONV,
   OP_EMBED,
   OP_FLAGS,
   OP_GATE,
+  OP_GATED_NORM,
   OP_LAYER,
   OP_MATMUL,
   OP_NORM,
   OP_ROLE,
   OP_ROPE,
+  OP_SCAN,
   OP_SELECT,
+  OP_SQUARED_RELU,
+  OP_STEP_SIZE,
   ROPE_ANGLES,
   ROPE_CHANNELS,
   ROPE_DATA,
@@ -74,12 +96,35 @@ import {
   ROPE_SHARE,
   ROPE_UNIT_BYTES,
   ROPE_UNITS,
+  SCAN_A,
+  SCAN_B,
+  SCAN_BC_CHANNELS,
+  SCAN_BC_UNITS,
+  SCAN_C,
+  SCAN_D,
+  SCAN_DT,
+  SCAN_GROUPS,
+  SCAN_HEADS,
+  SCAN_OUT,
+  SCAN_SCRATCH,
+  SCAN_STATE,
+  SCAN_X,
+  SCAN_XZ_CHANNELS,
+  SCAN_XZ_UNITS,
   SELECT_IN,
   SELECT_OUT,
   SELECT_WIDTH,
+  SQUARED_RELU_DATA,
+  SQUARED_RELU_WIDTH,
+  STEP_SIZE_BIAS,
+  STEP_SIZE_DATA,
+  STEP_SIZE_HEADS,
+  STEP_SIZE_LEAST,
+  STEP_SIZE_MOST,
 } from "./abi";
-import { cut_kept, fixed_tensor_ptr, stack_address } from "./cut";
-import { pack_norm_eps, stack_ptr, stack_tensor } from "./pack";
+import { cut_channels, cut_kept, fixed_tensor_ptr, stack_address } from "./cut";
+import { pack_float, stack_channels, stack_tensor, stack_unit_bytes } from "./pack";
+import { state_take } from "./state";
 
 const nowhere = memory.data(OP_BYTES, 8);
 let programPtr: usize = 0;
@@ -126,7 +171,7 @@ export function emit_norm(flags: u32, input: usize, out: usize, weight: usize): 
   store<u32>(op, out as u32, NORM_OUT);
   store<u32>(op, fixed_tensor_ptr(weight) as u32, NORM_WEIGHT);
   store<u32>(op, load<u32>(weight, TENSOR_COLS), NORM_WIDTH);
-  store<f32>(op, pack_norm_eps(), NORM_EPS);
+  store<f32>(op, pack_float(HEADER_NORM_EPS), NORM_EPS);
 }
 
 /** out = matrix of the fixed part · input; strides in floats. */
@@ -143,7 +188,17 @@ export function emit_unit_rows(stack: u32, role: u32, biasRole: u32, input: usiz
   const op = append(OP_MATMUL, 0);
   const outStride = units * load<u32>(matrix, TENSOR_ROWS);
   store<u32>(op, unit_tensor_ptr(stack, matrix), MATMUL_WEIGHT);
-  matmul_shape(op, matrix, input, load<u32>(matrix, TENSOR_COLS), out, outStride, units, unit_bytes(stack), AXIS_ROWS);
+  matmul_shape(
+    op,
+    matrix,
+    input,
+    load<u32>(matrix, TENSOR_COLS),
+    out,
+    outStride,
+    units,
+    stack_unit_bytes(stack),
+    AXIS_ROWS,
+  );
   const bias = stack_tensor(stack, biasRole);
   if (bias != 0) store<u32>(op, unit_tensor_ptr(stack, bias), MATMUL_BIAS);
 }
@@ -157,7 +212,7 @@ export function emit_unit_cols(stack: u32, role: u32, bias: usize, input: usize,
   const inStride = units * load<u32>(matrix, TENSOR_COLS);
   const outStride = load<u32>(matrix, TENSOR_ROWS);
   store<u32>(op, unit_tensor_ptr(stack, matrix), MATMUL_WEIGHT);
-  matmul_shape(op, matrix, input, inStride, out, outStride, units, unit_bytes(stack), AXIS_COLS);
+  matmul_shape(op, matrix, input, inStride, out, outStride, units, stack_unit_bytes(stack), AXIS_COLS);
   if (bias != 0) store<u32>(op, fixed_tensor_ptr(bias) as u32, MATMUL_BIAS);
 }
 
@@ -167,9 +222,9 @@ export function emit_rope(stack: u32, angles: usize, data: usize, heads: u32, sh
   store<u32>(op, data as u32, ROPE_DATA);
   store<u32>(op, cut_kept(stack), ROPE_UNITS);
   store<u32>(op, heads, ROPE_HEADS);
-  store<u32>(op, unit_channels(stack), ROPE_CHANNELS);
+  store<u32>(op, stack_channels(stack), ROPE_CHANNELS);
   store<u32>(op, unit_tensor_ptr(stack, angles), ROPE_ANGLES);
-  store<u32>(op, unit_bytes(stack), ROPE_UNIT_BYTES);
+  store<u32>(op, stack_unit_bytes(stack), ROPE_UNIT_BYTES);
   store<u32>(op, share, ROPE_SHARE);
 }
 
@@ -194,9 +249,9 @@ export function emit_attention(
   store<u32>(op, v as u32, ATTENTION_V);
   store<u32>(op, out as u32, ATTENTION_OUT);
   store<u32>(op, cut_kept(qkStack), ATTENTION_QK_UNITS);
-  store<u32>(op, unit_channels(qkStack), ATTENTION_QK_CHANNELS);
+  store<u32>(op, stack_channels(qkStack), ATTENTION_QK_CHANNELS);
   store<u32>(op, cut_kept(voStack), ATTENTION_VO_UNITS);
-  store<u32>(op, unit_channels(voStack), ATTENTION_VO_CHANNELS);
+  store<u32>(op, stack_channels(voStack), ATTENTION_VO_CHANNELS);
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
   store<u32>(op, scores as u32, ATTENTION_SCORES);
@@ -211,6 +266,87 @@ export function emit_gate(gate: usize, up: usize, width: u32): void {
   store<u32>(op, gate as u32, GATE_GATE);
   store<u32>(op, up as u32, GATE_UP);
   store<u32>(op, width, GATE_WIDTH);
+}
+
+/** data = max(data, 0)²; [rows, width]. */
+export function emit_squared_relu(data: usize, width: u32): void {
+  const op = append(OP_SQUARED_RELU, 0);
+  store<u32>(op, data as u32, SQUARED_RELU_DATA);
+  store<u32>(op, width, SQUARED_RELU_WIDTH);
+}
+
+/** Causal convolution of data[rows, kept, channels of all heads] in place, by the units' taps; takes its state. */
+export function emit_conv(stack: u32, role: u32, data: usize): void {
+  const weight = stack_tensor(stack, role);
+  const channels = load<u32>(weight, TENSOR_COLS);
+  const taps = load<u32>(weight, TENSOR_ROWS) - 1;
+  const op = append(OP_CONV, 0);
+  store<u32>(op, data as u32, CONV_DATA);
+  store<u32>(op, cut_kept(stack), CONV_UNITS);
+  store<u32>(op, channels, CONV_CHANNELS);
+  store<u32>(op, taps, CONV_TAPS);
+  store<u32>(op, unit_tensor_ptr(stack, weight), CONV_WEIGHT);
+  store<u32>(op, stack_unit_bytes(stack), CONV_UNIT_BYTES);
+  store<u32>(op, state_take(((taps - 1) as u64) * cut_kept(stack) * channels) as u32, CONV_STATE);
+}
+
+/** dt[rows, heads] = clamp(softplus(dt + bias), least, most); bias: tensor of the fixed part. */
+export function emit_step_size(dt: usize, bias: usize, least: f32, most: f32): void {
+  const op = append(OP_STEP_SIZE, 0);
+  store<u32>(op, dt as u32, STEP_SIZE_DATA);
+  store<u32>(op, load<u32>(bias, TENSOR_COLS), STEP_SIZE_HEADS);
+  store<u32>(op, fixed_tensor_ptr(bias) as u32, STEP_SIZE_BIAS);
+  store<f32>(op, least, STEP_SIZE_LEAST);
+  store<f32>(op, most, STEP_SIZE_MOST);
+}
+
+/** The SSM's recurrence over the step's rows; shapes: OP_SCAN. a, d: tensors of the fixed part. Takes its state. */
+export function emit_scan(
+  xzStack: u32,
+  bcStack: u32,
+  heads: u32,
+  groups: u32,
+  a: usize,
+  d: usize,
+  x: usize,
+  b: usize,
+  c: usize,
+  dt: usize,
+  out: usize,
+  scratch: usize,
+): void {
+  const op = append(OP_SCAN, 0);
+  const floats = (heads as u64) * cut_channels(xzStack) * cut_channels(bcStack);
+  store<u32>(op, x as u32, SCAN_X);
+  store<u32>(op, b as u32, SCAN_B);
+  store<u32>(op, c as u32, SCAN_C);
+  store<u32>(op, dt as u32, SCAN_DT);
+  store<u32>(op, out as u32, SCAN_OUT);
+  store<u32>(op, fixed_tensor_ptr(a) as u32, SCAN_A);
+  store<u32>(op, fixed_tensor_ptr(d) as u32, SCAN_D);
+  store<u32>(op, state_take(floats) as u32, SCAN_STATE);
+  store<u32>(op, cut_kept(xzStack), SCAN_XZ_UNITS);
+  store<u32>(op, stack_channels(xzStack), SCAN_XZ_CHANNELS);
+  store<u32>(op, cut_kept(bcStack), SCAN_BC_UNITS);
+  store<u32>(op, stack_channels(bcStack), SCAN_BC_CHANNELS);
+  store<u32>(op, heads, SCAN_HEADS);
+  store<u32>(op, groups, SCAN_GROUPS);
+  store<u32>(op, scratch as u32, SCAN_SCRATCH);
+}
+
+/** data = the gated norm of data, gate: both [rows, kept, heads, channels]; divisor: channels of an uncut group. */
+export function emit_gated_norm(stack: u32, heads: u32, groups: u32, divisor: f32, data: usize, gate: usize): void {
+  const op = append(OP_GATED_NORM, 0);
+  store<u32>(op, data as u32, GATED_NORM_DATA);
+  store<u32>(op, gate as u32, GATED_NORM_GATE);
+  store<u32>(op, unit_tensor_ptr(stack, stack_tensor(stack, ROLE_GATED_NORM)), GATED_NORM_WEIGHT);
+  store<u32>(op, stack_unit_bytes(stack), GATED_NORM_UNIT_BYTES);
+  store<u32>(op, cut_kept(stack), GATED_NORM_UNITS);
+  store<u32>(op, heads, GATED_NORM_HEADS);
+  store<u32>(op, stack_channels(stack), GATED_NORM_CHANNELS);
+  store<u32>(op, groups, GATED_NORM_GROUPS);
+  store<f32>(op, divisor, GATED_NORM_DIVISOR);
+  store<f32>(op, pack_float(HEADER_NORM_EPS), GATED_NORM_EPS);
 }
 
 /** out[outputs, width] = the rows of input that want logits. */
@@ -258,12 +394,4 @@ function matmul_shape(
 
 function unit_tensor_ptr(stack: u32, tensor: usize): u32 {
   return (stack_address(stack) + (load<u64>(tensor, TENSOR_OFFSET) as usize)) as u32;
-}
-
-function unit_bytes(stack: u32): u32 {
-  return load<u32>(stack_ptr(stack), STACK_UNIT_BYTES);
-}
-
-function unit_channels(stack: u32): u32 {
-  return load<u32>(stack_ptr(stack), STACK_CHANNELS);
 }

@@ -10,7 +10,8 @@
 // equal panels.
 
 export const ALIGN: u32 = 64;
-export const PACK_VERSION: u32 = 1;
+export const PACK_VERSION: u32 = 2;
+export const PACK_VERSION_OLDEST: u32 = 1; // that a reader still knows; version 1 has no SSMs
 export const NONE: u32 = 0xffffffff;
 
 // Prelude: 64 bytes at 0
@@ -31,6 +32,7 @@ export const HEADER_LAYERS: u32 = 4;
 export const HEADER_WIDTH: u32 = 8; // of the residual stream
 export const HEADER_VOCABULARY: u32 = 12; // token ids are below this
 export const HEADER_CONTEXT: u32 = 16; // most positions the model was made for
+// Of the attention; 0 in a model without one:
 export const HEADER_HEADS: u32 = 20; // query heads
 export const HEADER_KV_HEADS: u32 = 24;
 export const HEADER_HEAD_DIM: u32 = 28; // of the uncut head: the softmax scale is 1/√headDim at every cut
@@ -46,10 +48,23 @@ export const HEADER_CHUNKS: u32 = 104; // u64 XXH64 of each FIXED_CHUNK_BYTES of
 export const HEADER_CURVE: u32 = 112;
 export const HEADER_INFO: u32 = 120; // count = bytes; UTF-8 JSON for hosts, see runtime/info.ts
 export const HEADER_FIXED_TENSORS: u32 = 128; // u32: how many of the tensor records are the fixed part's
+// Of the SSM (Mamba-2); 0 in a model without one:
+export const HEADER_SSM_HEADS: u32 = 132;
+export const HEADER_SSM_HEAD_DIM: u32 = 136; // of the uncut head
+export const HEADER_SSM_GROUPS: u32 = 140; // heads / groups neighbouring heads share B and C
+export const HEADER_SSM_STATE: u32 = 144; // dimensions of the uncut state
+export const HEADER_SSM_TAPS: u32 = 148; // of the causal convolution
+export const HEADER_SSM_NORM_GROUPS: u32 = 152; // the gated norm is over heads / normGroups heads each
+export const HEADER_SSM_STEP_LEAST: u32 = 156; // f32: what dt is clamped to
+export const HEADER_SSM_STEP_MOST: u32 = 160; // f32, may be infinite
 export const HEADER_FIELDS_BYTES: u32 = 192;
 export const END_TOKENS_MAX: u32 = 8;
 
 export const FAMILY_LLAMA: u32 = 1;
+export const FAMILY_QWEN2: u32 = 2;
+export const FAMILY_MAMBA2: u32 = 3;
+export const FAMILY_BAMBA: u32 = 4;
+export const FAMILY_NEMOTRON_H: u32 = 5;
 
 // Tensor record. `offset` counts from the start of the fixed part, or of the unit. Those of the fixed part ascend by
 // layer (NONE first), then role, each once.
@@ -68,7 +83,7 @@ export const STACK_BYTES: u32 = 32;
 export const STACK_LAYER: u32 = 0;
 export const STACK_KIND: u32 = 4; // KIND_*
 export const STACK_UNITS: u32 = 8; // how many units there are
-export const STACK_CHANNELS: u32 = 12; // of one unit: MLP channels, or dimensions of each head
+export const STACK_CHANNELS: u32 = 12; // of one unit: MLP channels, or dimensions of each head or group
 export const STACK_UNIT_BYTES: u32 = 16; // a multiple of ALIGN
 export const STACK_TENSOR: u32 = 20; // first of its tensor records
 export const STACK_TENSORS: u32 = 24; // how many
@@ -92,26 +107,37 @@ export const FIXED_CHUNK_BYTES: u32 = 1048576;
 // QK: `channels` dimensions of every head: rows of q [unit][head][dim] and k [unit][kvHead][dim]. The first half of
 //     a unit's dims are the a's, the second half the b's of its RoPE pairs (a_i, b_i).
 // VO: `channels` dimensions of every head: rows of v [unit][kvHead][dim], columns of o [unit][head][dim].
-// MLP: `channels` rows of gate and up, columns of down.
+// MLP: `channels` rows of gate (if it has one) and up, columns of down.
+// BC: `channels` dimensions of the SSM's state: rows of B and C [unit][group][dim] with their convolutions.
+// XZ: `channels` dimensions of every SSM head: rows of z and x [unit][head][dim] with x's convolution, the gated norm's
+//     weight, columns of out [unit][head][dim].
 export const KIND_QK: u32 = 1;
 export const KIND_VO: u32 = 2;
 export const KIND_MLP: u32 = 3;
-export const KIND_MAX: u32 = 3;
+export const KIND_BC: u32 = 4;
+export const KIND_XZ: u32 = 5;
+export const KIND_MAX: u32 = 5;
 
 // Roles of tensors
 export const ROLE_EMBEDDING: u32 = 1; // [vocabulary, width]; also the head where there is no ROLE_HEAD
 export const ROLE_HEAD: u32 = 2; // [vocabulary, width]
 export const ROLE_FINAL_NORM: u32 = 3; // [1, width]
 export const ROLE_TOKENIZER: u32 = 4; // bytes, see below
-export const ROLE_ATTENTION_NORM: u32 = 5;
+export const ROLE_MIXER_NORM: u32 = 5; // before an attention or an SSM
 export const ROLE_MLP_NORM: u32 = 6;
 export const ROLE_O_BIAS: u32 = 7; // [1, width]; holds the value bias too, for softmax rows sum to 1
 export const ROLE_DOWN_BIAS: u32 = 8;
+export const ROLE_OUT_BIAS: u32 = 9;
+export const ROLE_DT: u32 = 10; // [ssmHeads, width]
+export const ROLE_DT_BIAS: u32 = 11; // [1, ssmHeads]
+export const ROLE_A: u32 = 12; // [1, ssmHeads]: how fast a head forgets: the state shrinks by e^(dt × A), A < 0
+export const ROLE_D: u32 = 13; // [1, ssmHeads]: the head's input that goes past the state
 export const ROLE_Q: u32 = 16; // units: [heads × channels, width]
 export const ROLE_K: u32 = 17; // [kvHeads × channels, width]
 export const ROLE_Q_BIAS: u32 = 18; // [1, heads × channels]
 export const ROLE_K_BIAS: u32 = 19;
-export const ROLE_ROPE: u32 = 20; // [kvHeads, channels / 2]: angle per position of each pair, radians; 0 = not rotated
+export const ROLE_ROPE: u32 = 20; // [kvHeads, channels / 2]: angle per position of each pair, radians; 0 = not rotated;
+//                                    absent where no pair is
 export const ROLE_V: u32 = 21; // [kvHeads × channels, width]
 export const ROLE_O: u32 = 22; // [width, heads × channels]
 export const ROLE_GATE: u32 = 23; // [channels, width]
@@ -119,6 +145,19 @@ export const ROLE_UP: u32 = 24;
 export const ROLE_DOWN: u32 = 25; // [width, channels]
 export const ROLE_GATE_BIAS: u32 = 26;
 export const ROLE_UP_BIAS: u32 = 27;
+export const ROLE_B: u32 = 28; // [groups × channels, width]
+export const ROLE_C: u32 = 29;
+export const ROLE_B_CONV: u32 = 30; // [taps + 1, groups × channels]: the taps, that of the oldest row first, then the bias
+export const ROLE_C_CONV: u32 = 31;
+export const ROLE_Z: u32 = 32; // [ssmHeads × channels, width]
+export const ROLE_X: u32 = 33;
+export const ROLE_X_CONV: u32 = 34; // [taps + 1, ssmHeads × channels]
+export const ROLE_GATED_NORM: u32 = 35; // [1, ssmHeads × channels]
+export const ROLE_OUT: u32 = 36; // [width, ssmHeads × channels]
+export const ROLE_B_BIAS: u32 = 37; // of the projections, before the convolutions
+export const ROLE_C_BIAS: u32 = 38;
+export const ROLE_Z_BIAS: u32 = 39;
+export const ROLE_X_BIAS: u32 = 40;
 
 // Tensor data
 // A matrix lies in tiles of ROW_TILE rows; tiles follow each other down the rows; rows are padded with zeros.

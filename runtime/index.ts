@@ -13,7 +13,7 @@ export type { LoadOptions, LoadProgress } from "./load";
 export type { Model, Score } from "./model";
 export type { Pack, Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
-export { type Op, Probe } from "./probe";
+export { type Op, Probe, type ProbedScan, type ProbedSublayer } from "./probe";
 
 /** Opens a pack: the path of a file, or anything with a size that can be read from. Only the header is read. */
 export async function open(source: string | Source): Promise<Pack> {

@@ -5,7 +5,11 @@ import {
   DTYPE_F32,
   DTYPE_Q4,
   DTYPE_Q8,
+  FAMILY_BAMBA,
   FAMILY_LLAMA,
+  FAMILY_MAMBA2,
+  FAMILY_NEMOTRON_H,
+  FAMILY_QWEN2,
   HEADER_CONTEXT,
   HEADER_FAMILY,
   HEADER_FIXED_TENSORS,
@@ -14,6 +18,10 @@ import {
   HEADER_INFO,
   HEADER_KV_HEADS,
   HEADER_LAYERS,
+  HEADER_SSM_GROUPS,
+  HEADER_SSM_HEAD_DIM,
+  HEADER_SSM_HEADS,
+  HEADER_SSM_STATE,
   HEADER_UNITS,
   HEADER_VOCABULARY,
   HEADER_WIDTH,
@@ -39,16 +47,30 @@ export interface Shape {
   readonly weights: string;
   readonly layers: number;
   readonly width: number;
+  /** Of the attention; 0 in a model without one. */
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Of the SSM, or null: such a model keeps a state of fixed size instead of, or beside, a KV cache. */
+  readonly ssm: {
+    readonly heads: number;
+    readonly headDim: number;
+    readonly state: number;
+    readonly groups: number;
+  } | null;
   readonly vocabulary: number;
   /** Most positions that the model was made for. */
   readonly maximumContext: number;
   readonly hasTokenizer: boolean;
 }
 
-const FAMILY_NAMES: Readonly<Record<number, string>> = { [FAMILY_LLAMA]: "llama" };
+const FAMILY_NAMES: Readonly<Record<number, string>> = {
+  [FAMILY_LLAMA]: "llama",
+  [FAMILY_QWEN2]: "qwen2",
+  [FAMILY_MAMBA2]: "mamba2",
+  [FAMILY_BAMBA]: "bamba",
+  [FAMILY_NEMOTRON_H]: "nemotron-h",
+};
 const DTYPE_NAMES: Readonly<Record<number, string>> = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
 
 export class Pack {
@@ -144,6 +166,15 @@ function readShape(core: Core): Shape {
     heads: field(HEADER_HEADS),
     kvHeads: field(HEADER_KV_HEADS),
     headDim: field(HEADER_HEAD_DIM),
+    ssm:
+      field(HEADER_SSM_HEADS) === 0
+        ? null
+        : {
+            heads: field(HEADER_SSM_HEADS),
+            headDim: field(HEADER_SSM_HEAD_DIM),
+            state: field(HEADER_SSM_STATE),
+            groups: field(HEADER_SSM_GROUPS),
+          },
     vocabulary: field(HEADER_VOCABULARY),
     maximumContext: field(HEADER_CONTEXT),
     hasTokenizer: find(ROLE_TOKENIZER) !== undefined,

@@ -23,9 +23,11 @@ import {
   HEADER_CONTEXT,
   HEADER_LAYERS,
   HEADER_STACKS,
+  KIND_BC,
   KIND_MLP,
   KIND_QK,
   KIND_VO,
+  KIND_XZ,
   STACK_BYTES,
   STACK_CHANNELS,
   STACK_KIND,
@@ -49,14 +51,15 @@ export interface PlanOptions {
   readonly outputs?: number;
 }
 
-export type Kind = "qk" | "vo" | "mlp";
+/** Queries and keys; values and outputs; MLP channels; dimensions of an SSM's state (B, C); of its heads (x, z). */
+export type Kind = "qk" | "vo" | "mlp" | "bc" | "xz";
 
 /** What a plan keeps of one kind of units in one layer. */
 export interface StackPlan {
   readonly kind: Kind;
   readonly keptUnits: number;
   readonly units: number;
-  /** Of each head, or of the MLP. */
+  /** Of each head, of each group of the state, or of the MLP. */
   readonly keptChannels: number;
   readonly channels: number;
   readonly unitBytes: number;
@@ -90,7 +93,13 @@ export interface Plan {
   readonly options: PlanOptions;
 }
 
-const KIND_NAMES: Readonly<Record<number, Kind>> = { [KIND_QK]: "qk", [KIND_VO]: "vo", [KIND_MLP]: "mlp" };
+const KIND_NAMES: Readonly<Record<number, Kind>> = {
+  [KIND_QK]: "qk",
+  [KIND_VO]: "vo",
+  [KIND_MLP]: "mlp",
+  [KIND_BC]: "bc",
+  [KIND_XZ]: "xz",
+};
 const UNITS: Readonly<Record<string, number>> = {
   "": 1,
   B: 1,

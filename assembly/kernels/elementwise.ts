@@ -1,4 +1,4 @@
-// The small ops between the matrices: embedding, norm, RoPE, gate, selection of rows.
+// The small ops between the matrices: embedding, norm, RoPE, gate, squared ReLU, selection of rows.
 
 import { BLOCK_COLS, DTYPE_F32, DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import {
@@ -29,8 +29,10 @@ import {
   SELECT_IN,
   SELECT_OUT,
   SELECT_WIDTH,
+  SQUARED_RELU_DATA,
+  SQUARED_RELU_WIDTH,
 } from "../abi";
-import { exp1, exp4, load_half, sum4 } from "../math";
+import { load_half, silu1, silu4, sum4 } from "../math";
 import { group_bytes, tile_bytes } from "../pack";
 
 /** OP_EMBED: out[t] = row ROW_TOKEN of the embedding, unpacked. */
@@ -146,16 +148,25 @@ export function gate(op: usize, count: u32): void {
   const wide = (floats & ~3) * 4;
   const g: usize = load<u32>(op, GATE_GATE);
   const up: usize = load<u32>(op, GATE_UP);
-  const one = f32x4.splat(1);
+  let i: u32 = 0;
+  for (; i < wide; i += 16) v128.store(g + i, f32x4.mul(silu4(v128.load(g + i)), v128.load(up + i)));
+  for (; i < floats * 4; i += 4) store<f32>(g + i, silu1(load<f32>(g + i)) * load<f32>(up + i));
+}
+
+/** OP_SQUARED_RELU over `count` rows: data ← max(data, 0)². */
+export function squared_relu(op: usize, count: u32): void {
+  const floats = count * load<u32>(op, SQUARED_RELU_WIDTH);
+  const wide = (floats & ~3) * 4;
+  const data: usize = load<u32>(op, SQUARED_RELU_DATA);
+  const zero = f32x4.splat(0);
   let i: u32 = 0;
   for (; i < wide; i += 16) {
-    const v = v128.load(g + i);
-    const silu = f32x4.div(v, f32x4.add(one, exp4(f32x4.neg(v))));
-    v128.store(g + i, f32x4.mul(silu, v128.load(up + i)));
+    const v = f32x4.max(v128.load(data + i), zero);
+    v128.store(data + i, f32x4.mul(v, v));
   }
   for (; i < floats * 4; i += 4) {
-    const v = load<f32>(g + i);
-    store<f32>(g + i, (v / (1 + exp1(-v))) * load<f32>(up + i));
+    const v = max<f32>(load<f32>(data + i), 0);
+    store<f32>(data + i, v * v);
   }
 }
 
