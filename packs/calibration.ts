@@ -2,20 +2,14 @@
 
 import { readFile } from "node:fs/promises";
 import { open, SnugError } from "../runtime/index";
-import type { Checkpoint, ModelConfig } from "./checkpoint";
-import {
-  DTYPE_BYTES,
-  DTYPE_F32,
-  ROLE_ATTENTION_NORM,
-  ROLE_EMBEDDING,
-  ROLE_FINAL_NORM,
-  ROLE_MLP_NORM,
-  ROLE_TOKENIZER,
-} from "./format";
+import type { Checkpoint } from "./checkpoint";
+import type { ModelConfig } from "./config";
+import { DTYPE_BYTES, FAMILY_NEMOTRON_H, ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_TOKENIZER } from "./format";
 import { storeStack } from "./layer-pack";
-import { attentionStacks, mlpStack, storeMatrix, storeVector, unitSizes } from "./stacks";
+import { type StackWeights, storeMatrix, storeVector } from "./stacks";
+import { Mlp } from "./sublayers/mlp";
 import { cutWindows } from "./text";
-import { type Hash, writePackBytes } from "./write";
+import { type Hash, type StoredTensor, writePackBytes } from "./write";
 
 const WINDOW_TOKENS = 512;
 const WINDOW_TOKENS_LEAST = 32;
@@ -114,70 +108,51 @@ function randomWindows(config: ModelConfig, counts: WindowCounts): Uint32Array[]
   );
 }
 
-/** The core's own tokenizer, in a pack that holds little else. */
+/** The core's own tokenizer, in a pack that holds little else: one layer with one MLP unit of zeros. */
 async function loadTokenizer(
   model: ModelConfig,
   tokenizer: Uint8Array,
   hash: Hash,
 ): Promise<(text: string) => number[]> {
   const width = 8;
+  const { vocabulary } = model;
+  const zeros = (rows: number) => new Float32Array(rows * width);
   const config: ModelConfig = {
     ...model,
     width,
     layers: 1,
-    heads: 1,
-    kvHeads: 1,
-    headDim: width,
+    heads: 0,
+    kvHeads: 0,
+    headDim: 0,
     mlpWidth: width,
-    ropeInverseFrequencies: new Float64Array(width / 2),
+    ssm: null,
   };
-  const { vocabulary } = config;
-  const zeros = (rows: number, cols = width) => new Float32Array(rows * cols);
-  const square = zeros(width);
-  const sizes = unitSizes(config, DTYPE_F32);
-  const order = Array.from(square, (_, i) => i).slice(0, width);
-  const stacks = [
-    ...attentionStacks(
-      config,
-      { q: square, k: square, v: square, o: square, qBias: null, kBias: null },
-      [order],
-      sizes,
-    ),
-    mlpStack(config, { gate: square, up: square, down: square, gateBias: null, upBias: null }, order, sizes),
-  ].map((stack) =>
-    storeStack(
-      stack,
-      stack.matrices.map(({ values }) => values),
-    ),
+  const weights = { norm: zeros(1), gate: null, up: zeros(width), down: zeros(width) };
+  const mlp = new Mlp(config, { mlpChannels: width }, { ...weights, gateBias: null, upBias: null, downBias: null });
+  const [stack] = mlp.stacks(mlp.natural()) as [StackWeights];
+  const stored = storeStack(
+    stack,
+    stack.matrices.map(({ values }) => values),
   );
   const bytes = await writePackBytes(
     {
       ...config,
-      family: 1,
+      family: FAMILY_NEMOTRON_H, // the one whose layers may be nothing but an MLP
       context: 1,
       beginToken: null,
       endTokens: [],
       fixed: [
         { layer: null, ...storeMatrix(ROLE_EMBEDDING, zeros(vocabulary), vocabulary, width) },
         { layer: null, ...storeVector(ROLE_FINAL_NORM, zeros(1), 1, width) },
-        {
-          layer: null,
-          role: ROLE_TOKENIZER,
-          dtype: DTYPE_BYTES,
-          rows: 1,
-          cols: tokenizer.length,
-          group: 0,
-          bytes: tokenizer,
-        },
-        { layer: 0, ...storeVector(ROLE_ATTENTION_NORM, zeros(1), 1, width) },
-        { layer: 0, ...storeVector(ROLE_MLP_NORM, zeros(1), 1, width) },
+        { layer: null, ...storeTokenizer(tokenizer) },
+        ...mlp.vectors.map((vector) => ({ layer: 0, ...vector })),
       ],
-      stacks: stacks.map((stack) => ({ ...stack, layer: 0, units: stack.units.length })),
-      order: stacks.flatMap(({ units }, stack) => units.map((_, index) => ({ stack, index, loss: 0 }))),
+      stacks: [{ ...stored, layer: 0, units: 1 }],
+      order: [{ stack: 0, index: 0, loss: 0 }],
       minimumUnits: 0,
       curve: [],
       info: { name: "a tokenizer" },
-      unit: (stack, index) => stacks[stack]?.units[index] as Uint8Array,
+      unit: () => stored.units[0] as Uint8Array,
     },
     hash,
   );
@@ -190,4 +165,9 @@ async function loadTokenizer(
   });
   const loaded = await pack.load(pack.plan({ context: 1, rows: 1 }));
   return (text) => loaded.encode(text);
+}
+
+/** A compiled tokenizer as it stands in a pack. */
+export function storeTokenizer(bytes: Uint8Array): StoredTensor {
+  return { role: ROLE_TOKENIZER, dtype: DTYPE_BYTES, rows: 1, cols: bytes.length, group: 0, bytes };
 }

@@ -1,22 +1,16 @@
 // The first run over the text: the original model alone. It sorts every layer, and leaves a draft of the sorted model,
-// in 8 bits and refitted for cuts in general, in which the order of the units is searched.
+// in 8 bits and its last matrices refitted for cuts in general (one for all levels, the best on average), in which the
+// order of the units is searched.
 
 import type { CalibrationText } from "./calibration";
+import { lastMatrix, type SortedSublayer, storeLayer } from "./chain";
 import { DTYPE_F32, DTYPE_Q8 } from "./format";
-import { packLayerAlone, storeStack } from "./layer-pack";
+import { packLayerAlone } from "./layer-pack";
 import { quantizeToNearest } from "./quantize";
 import type { Statistics } from "./shard";
 import { nestedRefit } from "./sort";
-import {
-  naturalSorting,
-  readLayer,
-  type Sorting,
-  sortedHiddenMoments,
-  sortedStacks,
-  sortedValueMoments,
-  sortLayer,
-} from "./sorting";
 import { type Encoded, groupSize, type StackWeights, type UnitMatrix } from "./stacks";
+import { readSublayers, type Sorting } from "./sublayers/index";
 import type { UnitStore } from "./unit-store";
 import { embedWindows, headProbabilities } from "./vocabulary";
 import type { Workshop } from "./workshop";
@@ -35,8 +29,9 @@ const LEVELS = [
 ];
 
 export interface Draft {
-  readonly sortings: readonly Sorting[];
-  /** Vectors of all layers. */
+  /** Of each layer's sublayers. */
+  readonly sortings: readonly (readonly Sorting[])[];
+  /** What all layers put into the fixed part. */
   readonly fixed: readonly FixedTensor[];
   /** XᵀX of what goes into the head, upper triangle. */
   readonly headGram: Float32Array;
@@ -57,35 +52,35 @@ export async function makeDraft(
   const windows = [...text.exam, ...text.layers.slice(0, WINDOWS)];
   const original = await embedWindows(shop, windows);
   await shards.begin({ tokens: text.windowTokens, levels: windows.map(() => 0), original, packed: original });
-  const sortings: Sorting[] = [];
+  const sortings: Sorting[][] = [];
   const fixed: FixedTensor[] = [];
   for (let layer = 0; layer < config.layers; layer++) {
     shop.progress(`sorting layer ${layer + 1} of ${config.layers}`, layer / config.layers);
-    const weights = await readLayer(checkpoint, layer);
-    fixed.push(...weights.fixed);
-    const natural = sortedStacks(checkpoint, weights, naturalSorting(checkpoint), sizes, linalg);
-    const stored = natural.map((stack) =>
-      storeStack(
-        stack,
-        stack.matrices.map(({ values }) => values),
-      ),
-    );
-    const alone = await packLayerAlone(config, text.windowTokens, weights.fixed, stored, finalNorm, shop.hash);
+    const sublayers = await readSublayers(checkpoint, layer, sizes);
+    const natural = sublayers.map((sublayer) => ({ sublayer, stacks: sublayer.stacks(sublayer.natural(), linalg) }));
+    const original = storeLayer(natural, ({ values }) => values);
+    const alone = await packLayerAlone(config, text.windowTokens, original, finalNorm, shop.hash);
     await shards.load("original", alone, []);
     const statistics = await shards.statistics();
-    const sorting = sortLayer(checkpoint, weights, statistics, linalg);
-    sortings.push(sorting);
-    const stacks = sortedStacks(checkpoint, weights, sorting, sizes, linalg);
-    const refitted = refit(shop, stacks, statistics, sorting);
-    await units.add(
-      layer,
-      stacks.map((stack) =>
-        storeStack(
-          stack,
-          stack.matrices.map((matrix) => round(shop, stack, matrix, refitted.get(matrix) ?? matrix.values)),
-        ),
-      ),
+    const sorted = sublayers.map((sublayer, i) => sublayer.sort(statistics[i] as Statistics, linalg));
+    sortings.push(sorted);
+    const encoded = new Map<UnitMatrix, Float32Array>();
+    const ordered = sublayers.map((sublayer, i): SortedSublayer => {
+      const sorting = sorted[i] as Sorting;
+      const stacks = sublayer.stacks(sorting, linalg);
+      const { matrix, units: count } = lastMatrix(stacks);
+      linalg.scope(() => {
+        const moments = sublayer.outputMoments(statistics[i] as Statistics, sorting, linalg);
+        const kept = tail(count, matrix.cols);
+        encoded.set(matrix, nestedRefit(linalg, moments, kept, matrix.values, matrix.rows, RIDGE).weights);
+      });
+      return { sublayer, stacks };
+    });
+    const draft = storeLayer(ordered, (matrix, stack) =>
+      round(shop, stack, matrix, encoded.get(matrix) ?? matrix.values),
     );
+    fixed.push(...draft.fixed.map((tensor) => ({ ...tensor, layer })));
+    await units.add(layer, draft.stacks);
   }
   const tokens = Math.min(EXAM_TOKENS, text.windowTokens);
   const { gram, inputs } = await shards.headStatistics(text.exam.length, tokens);
@@ -98,28 +93,8 @@ export async function makeDraft(
   };
 }
 
-/** o and down of the draft: one matrix for all levels, the best on average. */
-function refit(
-  { checkpoint, sizes, linalg }: Workshop,
-  stacks: readonly StackWeights[],
-  statistics: Statistics,
-  sorting: Sorting,
-): Map<UnitMatrix, Float32Array> {
-  const [, vo, mlp] = stacks as [StackWeights, StackWeights, StackWeights];
-  const o = vo.matrices[1] as UnitMatrix;
-  const down = mlp.matrices[2] as UnitMatrix;
-  return linalg.scope(() => {
-    const values = sortedValueMoments(checkpoint, statistics, sorting, sizes, linalg);
-    const hidden = sortedHiddenMoments(checkpoint, statistics, sorting, down.cols, linalg);
-    return new Map([
-      [o, nestedRefit(linalg, values, tail(vo, o), o.values, o.rows, RIDGE).weights],
-      [down, nestedRefit(linalg, hidden, tail(mlp, down), down.values, down.rows, RIDGE).weights],
-    ]);
-  });
-}
-
 /** P(column is kept) over the levels, in stored order. */
-function tail({ units }: StackWeights, { cols }: UnitMatrix): Float64Array {
+function tail(units: number, cols: number): Float64Array {
   return Float64Array.from({ length: cols }, (_, col) =>
     LEVELS.reduce((sum, { keep, weight }) => {
       const kept = Math.max(1, Math.round(keep * units));
@@ -128,9 +103,14 @@ function tail({ units }: StackWeights, { cols }: UnitMatrix): Float64Array {
   );
 }
 
-function round({ linalg, format }: Workshop, stack: StackWeights, matrix: UnitMatrix, values: Float32Array): Encoded {
+function round(
+  { linalg, format }: Workshop,
+  stack: StackWeights | null,
+  matrix: UnitMatrix,
+  values: Float32Array,
+): Encoded {
   if (format.dtype === DTYPE_F32) return values;
   const { axis, rows, cols } = matrix;
-  const group = groupSize(axis === "cols" ? cols / stack.units : cols, DTYPE_Q8, format.group);
+  const group = groupSize(axis === "cols" && stack !== null ? cols / stack.units : cols, DTYPE_Q8, format.group);
   return quantizeToNearest(linalg, values, rows, cols, { bits: 8, group, rule: "max/7" });
 }

@@ -1,11 +1,11 @@
 // A layer packed alone, in memory, so that the core itself runs it over the calibration text: there is no second
 // forward pass, and only one layer's weights are held.
 
-import type { ModelConfig } from "./checkpoint";
-import { familyOf } from "./families";
+import type { ModelConfig } from "./config";
+import { familyOf } from "./families/index";
 import { ROLE_EMBEDDING, ROLE_FINAL_NORM, ROW_TILE } from "./format";
 import { type Encoded, type StackWeights, storeMatrix, storeVector, unitTensors } from "./stacks";
-import { type FixedTensor, type Hash, layOutUnit, type Stack, type UnitLayout, writePackBytes } from "./write";
+import { type Hash, layOutUnit, type Stack, type StoredTensor, type UnitLayout, writePackBytes } from "./write";
 
 /** The units of one kind, ready to be stored. */
 export interface StoredStack {
@@ -13,6 +13,12 @@ export interface StoredStack {
   readonly channels: number;
   readonly layout: UnitLayout;
   readonly units: readonly Uint8Array[];
+}
+
+/** What a layer puts into the fixed part, and its stacks, by kind. */
+export interface PackedLayer {
+  readonly fixed: readonly StoredTensor[];
+  readonly stacks: readonly StoredStack[];
 }
 
 /** The units of a stack; `encoded` are its matrices, in their order. */
@@ -29,14 +35,13 @@ export function storeStack(stack: StackWeights, encoded: readonly Encoded[]): St
 export async function packLayerAlone(
   config: ModelConfig,
   context: number,
-  fixed: readonly FixedTensor[],
-  layer: readonly StoredStack[],
+  { fixed, stacks: stored }: PackedLayer,
   finalNorm: Float32Array,
   hash: Hash,
 ): Promise<Uint8Array> {
   const { width } = config;
   const vocabulary = ROW_TILE;
-  const stacks: Stack[] = layer.map(({ kind, channels, layout, units }) => ({
+  const stacks: Stack[] = stored.map(({ kind, channels, layout, units }) => ({
     layer: 0,
     kind,
     channels,
@@ -64,7 +69,7 @@ export async function packLayerAlone(
       minimumUnits: 0,
       curve: [],
       info: { name: "a layer" },
-      unit: (stack, index) => layer[stack]?.units[index] as Uint8Array,
+      unit: (stack, index) => stored[stack]?.units[index] as Uint8Array,
     },
     hash,
   );

@@ -9,18 +9,18 @@
 import { rm, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { SnugError } from "../runtime/index";
-import { type CalibrationText, readCalibration } from "./calibration";
-import { packLayer } from "./chain";
+import { type CalibrationText, readCalibration, storeTokenizer } from "./calibration";
+import { packLayer, storeLayer } from "./chain";
 import { type Checkpoint, openCheckpoint } from "./checkpoint";
+import type { ModelConfig, SublayerName } from "./config";
 import { type Draft, makeDraft } from "./draft";
-import { familyOf, readTensor } from "./families";
-import { DTYPE_BYTES, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, ROLE_FINAL_NORM, ROLE_TOKENIZER } from "./format";
-import { storeStack } from "./layer-pack";
+import { familyOf, readTensor } from "./families/index";
+import { DTYPE_F32, DTYPE_Q4, DTYPE_Q8, ROLE_FINAL_NORM, ROLE_TOKENIZER } from "./format";
 import { Linalg } from "./linalg";
 import { keptAt, type Removal, searchOrder } from "./search";
 import { Shards } from "./shards";
-import { readLayer, sortedStacks } from "./sorting";
-import { type StackWeights, storeVector, unitSizes } from "./stacks";
+import { storeVector, unitSizes } from "./stacks";
+import { readSublayers, type Sorting, SUBLAYER_KINDS } from "./sublayers/index";
 import { type CompiledTokenizer, compileTokenizer } from "./tokenizer";
 import { UnitStore } from "./unit-store";
 import { draftVocabulary, embedWindows, roundVocabulary } from "./vocabulary";
@@ -155,11 +155,11 @@ export async function packCheckpoint(options: PackOptions): Promise<PackFacts> {
     const draftUnits = await store("draft");
     const draft = await makeDraft(shop, text, finalNorm, draftUnits);
     stage("search");
-    vectors.push(...draft.fixed);
-    const draftPack = content([...(await draftVocabulary(shop)), ...vectors], draftUnits, []);
+    const draftPack = content([...(await draftVocabulary(shop)), ...vectors, ...draft.fixed], draftUnits, []);
     await writePackFile(beside("measured"), draftPack, shop.hash);
     await shards.openExam({ path: beside("measured"), windows: draft.exam, reference: draft.reference });
-    const { removals } = await searchOrder(shards, draftUnits.stacks, SEARCHED_SHARE, (done) =>
+    const owners = sublayersOf(checkpoint.config, draftUnits.stacks);
+    const { removals } = await searchOrder(shards, draftUnits.stacks, owners, SEARCHED_SHARE, (done) =>
       shop.progress("measuring what each unit is worth", done),
     );
 
@@ -167,10 +167,14 @@ export async function packCheckpoint(options: PackOptions): Promise<PackFacts> {
     const levels = LEVELS.map(({ rate }) => keptAt(draftUnits.stacks, removals, rate));
     const vocabulary = await roundVocabulary(shop, draft.headGram, text.layers);
     const units = await store("units");
-    await packLayers(shop, text, draft, levels, vocabulary.embedded, finalNorm, units);
+    vectors.push(...(await packLayers(shop, text, draft, levels, vocabulary.embedded, finalNorm, units)));
 
     stage("curve");
-    const finished = content([...vocabulary.fixed, ...vectors, ...storeTokenizer(tokenizer)], units, removals);
+    const finished = content(
+      [...vocabulary.fixed, ...vectors, ...(tokenizer ? [{ layer: null, ...storeTokenizer(tokenizer.bytes) }] : [])],
+      units,
+      removals,
+    );
     await writePackFile(beside("measured"), finished, shop.hash);
     const curve = await measureCurve(shop, beside("measured"), text.curve, finished, removals);
     const bytes = await writePackFile(options.output, { ...finished, curve }, shop.hash);
@@ -212,12 +216,6 @@ function readTokenizer({ tokenizer, tokenizerConfig, config }: Checkpoint): Comp
   return compiled;
 }
 
-function storeTokenizer(tokenizer: CompiledTokenizer | null): FixedTensor[] {
-  if (tokenizer === null) return [];
-  const { bytes } = tokenizer;
-  return [{ layer: null, role: ROLE_TOKENIZER, dtype: DTYPE_BYTES, rows: 1, cols: bytes.length, group: 0, bytes }];
-}
-
 /** What a pack says of its model. */
 function describe(checkpoint: Checkpoint, tokenizer: CompiledTokenizer | null, options: PackOptions) {
   const { config, tokenizerConfig, chatTemplate } = checkpoint;
@@ -243,6 +241,7 @@ function describe(checkpoint: Checkpoint, tokenizer: CompiledTokenizer | null, o
   };
 }
 
+/** Packs all layers into `units`; returns what they put into the fixed part. */
 async function packLayers(
   shop: Workshop,
   text: CalibrationText,
@@ -251,8 +250,8 @@ async function packLayers(
   embedded: Float32Array,
   finalNorm: Float32Array,
   units: UnitStore,
-): Promise<void> {
-  const { checkpoint, shards, format } = shop;
+): Promise<FixedTensor[]> {
+  const { checkpoint, shards, format, linalg } = shop;
   const { config } = checkpoint;
   const exact = format.dtype === DTYPE_F32;
   if (!exact) {
@@ -264,21 +263,42 @@ async function packLayers(
       packed: embedded,
     });
   }
-  for (const [layer, sorting] of draft.sortings.entries()) {
+  const fixed: FixedTensor[] = [];
+  for (const [layer, sortings] of draft.sortings.entries()) {
     shop.progress(`packing layer ${layer + 1} of ${config.layers}`, layer / config.layers);
-    const weights = await readLayer(checkpoint, layer);
-    const stacks = sortedStacks(checkpoint, weights, sorting, shop.sizes, shop.linalg);
-    if (exact) {
-      const asTheyAre = (stack: StackWeights) => stack.matrices.map(({ values }) => values);
-      await units.add(
-        layer,
-        stacks.map((stack) => storeStack(stack, asTheyAre(stack))),
-      );
-      continue;
-    }
-    const kept = levels.map((level) => level.slice(layer * stacks.length, (layer + 1) * stacks.length));
-    await units.add(layer, await packLayer(shop, text.windowTokens, weights.fixed, stacks, kept, finalNorm));
+    const sublayers = await readSublayers(checkpoint, layer, shop.sizes);
+    const sorted = sublayers.map((sublayer, i) => ({
+      sublayer,
+      stacks: sublayer.stacks(sortings[i] as Sorting, linalg),
+    }));
+    const before = units.stacks.length;
+    const count = sorted.reduce((sum, { stacks }) => sum + stacks.length, 0);
+    const packed = exact
+      ? storeLayer(sorted, ({ values }) => values)
+      : await packLayer(
+          shop,
+          text.windowTokens,
+          sorted,
+          levels.map((level) => level.slice(before, before + count)),
+          finalNorm,
+        );
+    await units.add(layer, packed.stacks);
+    fixed.push(...packed.fixed.map((tensor) => ({ ...tensor, layer })));
   }
+  return fixed;
+}
+
+/** Which sublayer, counted through all layers, each stack belongs to. */
+function sublayersOf(config: ModelConfig, stacks: readonly Stack[]): number[] {
+  const before = config.sublayers.map((_, layer) =>
+    config.sublayers.slice(0, layer).reduce((sum, { length }) => sum + length, 0),
+  );
+  return stacks.map(({ layer, kind }) => {
+    const own = config.sublayers[layer] as readonly SublayerName[];
+    return (
+      (before[layer] as number) + own.indexOf(own.find((name) => SUBLAYER_KINDS[name].includes(kind)) as SublayerName)
+    );
+  });
 }
 
 async function measureCurve(

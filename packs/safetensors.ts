@@ -1,6 +1,6 @@
 // Weights of a checkpoint folder, as model hubs store them: one model.safetensors, or shards listed by
 // model.safetensors.index.json. Headers are read at once, data by position and only when asked for, so that a packer
-// never holds more than a tensor. Every byte is taken for hostile. What the names mean is left to families.ts.
+// never holds more than a tensor. Every byte is taken for hostile. What the names mean is left to families/.
 
 import { type FileHandle, open, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -126,7 +126,10 @@ export class Tensors {
   }
 }
 
-/** A JSON object from a file of a checkpoint, or null where the file does not exist. */
+/**
+ * A JSON object from a file of a checkpoint, or null where the file does not exist. Python also writes Infinity,
+ * -Infinity and NaN, which JSON lacks: they arrive as { "__float__": "Infinity" }, which newer files have themselves.
+ */
 export async function readJson(folder: string, name: string): Promise<JsonObject | null> {
   const text = await readText(folder, name);
   if (text === null) return null;
@@ -134,10 +137,24 @@ export async function readJson(folder: string, name: string): Promise<JsonObject
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw bad(`${name} is not JSON: ${(error as Error).message}. ${AGAIN}`, error);
+    value = parseWithFloats(text);
+    if (value === undefined) throw bad(`${name} is not JSON: ${(error as Error).message}. ${AGAIN}`, error);
   }
   if (!isObject(value)) throw bad(`${name}: expected a JSON object, found ${kindOf(value)}. ${AGAIN}`);
   return value;
+}
+
+/** Undefined where the text is not JSON in any case. */
+function parseWithFloats(text: string): unknown {
+  try {
+    return JSON.parse(
+      text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:Infinity|NaN)\b/g, (found) =>
+        found.startsWith('"') ? found : `{"__float__":"${found}"}`,
+      ),
+    );
+  } catch {
+    return undefined;
+  }
 }
 
 /** The text of a file of a checkpoint, or null where the file does not exist. */

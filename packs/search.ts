@@ -2,8 +2,6 @@
 // unit goes that adds least to KL(original ‖ cut) per byte. Old measurements are kept and only the best looking ones
 // are taken again at the present cut (lazy greedy), which finds nearly the same order at a tenth of the cost.
 
-import { KIND_MLP } from "./format";
-import type { Part } from "./shard";
 import type { Shards } from "./shards";
 import type { Stack } from "./write";
 
@@ -16,26 +14,24 @@ export interface Removal {
 }
 
 /**
- * Removes units until `share` of their bytes is gone; a stack's first unit stays. The shards have opened the model.
+ * Removes units until `share` of their bytes is gone; a stack's first unit stays. The shards have opened the model, in
+ * which a stack's units belong to sublayer sublayerOf[stack].
  * Returns the removals in their order, and the KL of the whole model.
  */
 export async function searchOrder(
   shards: Shards,
   stacks: readonly Stack[],
+  sublayerOf: readonly number[],
   share: number,
   onProgress: (done: number) => void,
 ): Promise<{ whole: number; removals: Removal[] }> {
   const kept = stacks.map(({ units }) => units);
   const bytes = stacks.map(({ layout }) => layout.bytes);
   const total = stacks.reduce((sum, { units, layout }) => sum + units * layout.bytes, 0);
-  const partOf = (stack: number): [layer: number, part: Part] => {
-    const { layer, kind } = stacks[stack] as Stack;
-    return [layer, kind === KIND_MLP ? "mlp" : "attention"];
-  };
   const without = (stack: number) => kept.map((units, i) => (i === stack ? units - 1 : units));
-  const examine = (stack: number) => shards.examine(without(stack), ...partOf(stack));
+  const examine = (stack: number) => shards.examine(without(stack), sublayerOf[stack] as number);
 
-  const whole = await shards.examine(kept, 0, "attention");
+  const whole = await shards.examine(kept, 0);
   await shards.accept();
   let now = whole;
   // What the next unit of each stack costs, when last measured.

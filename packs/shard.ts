@@ -1,18 +1,12 @@
 // One worker's share of the calibration text: its windows, their activations in the original and in the packed model,
 // and what is summed over them. The sums of all shards together are those of the whole text (shards.ts).
 
-import { type Op, open, Probe } from "../runtime/index";
-import { ROLE_DOWN, ROLE_EMBEDDING, ROLE_GATE, ROLE_O, ROLE_Q } from "./format";
+import { type Op, open, Probe, type ProbedScan, type ProbedSublayer } from "../runtime/index";
+import { ROLE_EMBEDDING } from "./format";
 import { Linalg, type Matrix } from "./linalg";
 
 const STEP_ROWS = 128;
-
-/** A half of a layer: norm, matrices, and the sum with the residual stream. */
-export type Part = "attention" | "mlp";
-
-/** The first matrix of each half, and the one that ends it. */
-const FIRST: Readonly<Record<Part, number>> = { attention: ROLE_Q, mlp: ROLE_GATE };
-const LAST: Readonly<Record<Part, number>> = { attention: ROLE_O, mlp: ROLE_DOWN };
+const SCAN_STEP_ROWS = 16; // the state is seen behind each step
 
 /** Windows of text with their embedded tokens. `level`: which cut of the model a window is run at. */
 export interface Windows {
@@ -23,12 +17,19 @@ export interface Windows {
   readonly packed: Float32Array;
 }
 
-/** XᵀX of what goes into the matrices of an original layer, upper triangles, and how many rows they are sums of. */
+/** Of an original sublayer. XᵀX are upper triangles, in the order of its pack. */
 export interface Statistics {
-  readonly attention: Float32Array;
-  readonly attentionMean: Float32Array;
-  readonly values: Float32Array;
-  readonly hidden: Float32Array;
+  /** XᵀX of the normed input, and its sum. */
+  readonly inputs: Float32Array;
+  readonly inputMean: Float32Array;
+  /** XᵀX of what goes into the last matrix. */
+  readonly outputs: Float32Array;
+  /**
+   * Of a scan, one after the other for each of its groups: XᵀX of what each state dimension gives to every dim of a head
+   * as it goes into the last matrix. Summed over fewer rows than the rest: only their proportions count. Else empty.
+   */
+  readonly states: Float32Array;
+  /** How many rows the first three are sums of. */
   readonly rows: number;
 }
 
@@ -58,10 +59,10 @@ interface OpenedExam {
   readonly reference: Float32Array;
   /** Of the reference, summed over its rows. */
   readonly entropy: number;
-  /** The stream before each part [rows, width]: of the accepted cut, and of the one examined last. */
+  /** The stream before each sublayer [rows, width]: of the accepted cut, and of the one examined last. */
   readonly before: Float32Array[];
   readonly tried: Float32Array[];
-  /** The part from which the last one was examined. */
+  /** The sublayer from which the last one was examined. */
   from: number;
 }
 
@@ -70,7 +71,7 @@ export class Shard {
   #windows: Windows | undefined;
   #layers: Partial<Record<"original" | "packed", Probe>> = {};
   #levels: readonly (readonly number[])[] = [];
-  /** What goes into the last matrix of the part at hand, step by step. */
+  /** What goes into the last matrix of the sublayer at hand, step by step. */
   #outputs: Float32Array[] = [];
   #exam: OpenedExam | undefined;
 
@@ -103,41 +104,52 @@ export class Shard {
     if (which === "packed") this.#levels = levels;
   }
 
-  /** Runs the original layer on and sums what goes into its matrices. */
-  async statistics(): Promise<Statistics> {
+  /** Runs the original layer on and sums what goes into the matrices of each of its sublayers. */
+  async statistics(): Promise<Statistics[]> {
     const probe = this.#layer("original");
-    const [q, o, down] = [ROLE_Q, ROLE_O, ROLE_DOWN].map((role) => find(probe, role)) as [number, number, number];
     const cols = (op: number) => (probe.ops[op] as Op).cols;
     return this.#linalg.scope(() => {
-      const [attention, values, hidden] = [q, o, down].map((op) => this.#linalg.zeros(cols(op), cols(op))) as [
-        Matrix,
-        Matrix,
-        Matrix,
-      ];
-      const mean = new Float64Array(cols(q));
+      const sums = probe.sublayers.map(({ first, last }) => ({
+        inputs: this.#linalg.zeros(cols(first), cols(first)),
+        mean: new Float64Array(cols(first)),
+        outputs: this.#linalg.zeros(cols(last), cols(last)),
+        states: [] as Matrix[],
+      }));
       let rows = 0;
-      this.#overText("original", probe, (stream, _, count) => {
-        probe.stream().set(stream);
-        probe.run(1, q);
-        const x = probe.input(probe.ops[q] as Op);
-        this.#addGram(attention, x);
-        for (let row = 0; row < count; row++)
-          for (let i = 0; i < mean.length; i++) mean[i] = (mean[i] as number) + (x[row * mean.length + i] as number);
-        probe.run(q, o);
-        this.#addGram(values, probe.input(probe.ops[o] as Op));
-        probe.run(o, down);
-        this.#addGram(hidden, probe.input(probe.ops[down] as Op));
-        probe.run(down, down + 1);
-        stream.set(probe.stream());
-        rows += count;
-      });
-      return {
-        attention: this.#linalg.get(attention),
-        attentionMean: Float32Array.from(mean),
-        values: this.#linalg.get(values),
-        hidden: this.#linalg.get(hidden),
+      const stepRows = probe.sublayers.some(({ scan }) => scan !== null) ? SCAN_STEP_ROWS : STEP_ROWS;
+      this.#overText(
+        "original",
+        probe,
+        (stream, _, count) => {
+          probe.stream().set(stream);
+          sums.forEach((sum, i) => {
+            const { start, first, scan, last } = probe.sublayers[i] as ProbedSublayer;
+            probe.run(start, first);
+            const x = probe.input(probe.ops[first] as Op);
+            this.#addGram(sum.inputs, x);
+            x.forEach((value, at) => {
+              sum.mean[at % sum.mean.length] = (sum.mean[at % sum.mean.length] as number) + value;
+            });
+            probe.run(first, scan === null ? last : scan + 1);
+            const scanned = scan === null ? null : probe.scan(scan);
+            if (scan !== null) probe.run(scan + 1, last);
+            const outputs = probe.input(probe.ops[last] as Op);
+            this.#addGram(sum.outputs, outputs);
+            if (scanned !== null) this.#addStates(sum.states, scanned, outputs.subarray(-scanned.out.length));
+            probe.run(last, last + 1);
+          });
+          stream.set(probe.stream());
+          rows += count;
+        },
+        stepRows,
+      );
+      return sums.map(({ inputs, mean, outputs, states }) => ({
+        inputs: this.#linalg.get(inputs),
+        inputMean: Float32Array.from(mean),
+        outputs: this.#linalg.get(outputs),
+        states: joined(states.map((each) => this.#linalg.get(each))),
         rows,
-      };
+      }));
     });
   }
 
@@ -148,7 +160,7 @@ export class Shard {
   async headStatistics(windows: number, tokens: number): Promise<{ gram: Float32Array; kept: Float32Array }> {
     const probe = this.#layer("original");
     const head = find(probe, ROLE_EMBEDDING);
-    const after = find(probe, ROLE_DOWN) + 1;
+    const after = lastOf(probe) + 1;
     const { width } = probe;
     const kept = new Float32Array(windows * tokens * width);
     return this.#linalg.scope(() => {
@@ -166,14 +178,12 @@ export class Shard {
   }
 
   /**
-   * What goes into the first matrices of a part: in the packed model (c), and in the original (f). H = Σ c·cᵀ,
-   * R = Σ f·cᵀ. Then runs the original through the part.
+   * What goes into the first matrices of a sublayer: in the packed model (c), and in the original (f). H = Σ c·cᵀ,
+   * R = Σ f·cᵀ. Then runs the original through the sublayer.
    */
-  async inputs(part: Part): Promise<NormalEquations> {
+  async inputs(sublayer: number): Promise<NormalEquations> {
     const probe = this.#layer("original");
-    const first = find(probe, FIRST[part]);
-    const last = find(probe, LAST[part]);
-    const start = part === "attention" ? 1 : find(probe, ROLE_O) + 1;
+    const { start, first, last } = probe.sublayers[sublayer] as ProbedSublayer;
     const op = probe.ops[first] as Op;
     return this.#linalg.scope(() => {
       const h = this.#linalg.zeros(op.cols, op.cols);
@@ -193,18 +203,17 @@ export class Shard {
   }
 
   /**
-   * What goes into the last matrix of a part in the packed model (c), each window at its level's cut, and what that
+   * What goes into the last matrix of a sublayer in the packed model (c), each window at its level's cut, and what that
    * matrix should add to reach the original's stream (t). H = Σ c·cᵀ, R = Σ t·cᵀ. `cols`: of the uncut matrix.
    */
-  async outputs(part: Part, cols: number): Promise<NormalEquations> {
+  async outputs(sublayer: number, cols: number): Promise<NormalEquations> {
     const probe = this.#layer("packed");
     const { width } = probe;
     return this.#linalg.scope(() => {
       const h = this.#linalg.zeros(cols, cols);
       const r = this.#linalg.zeros(width, cols);
       this.#overText("packed", probe, (original, packed, count) => {
-        const start = part === "attention" ? 1 : find(probe, ROLE_O) + 1;
-        const last = find(probe, LAST[part]);
+        const { start, last } = probe.sublayers[sublayer] as ProbedSublayer;
         const op = probe.ops[last] as Op;
         probe.stream().set(packed);
         probe.run(start, last);
@@ -224,13 +233,13 @@ export class Shard {
     });
   }
 
-  /** Runs the packed model through the last matrix of a part, on what outputs() saw go into it. */
-  async advance(part: Part): Promise<void> {
+  /** Runs the packed model through the last matrix of a sublayer, on what outputs() saw go into it. */
+  async advance(sublayer: number): Promise<void> {
     const probe = this.#layer("packed");
     const inputs = this.#outputs.values();
     this.#outputs = [];
     this.#overText("packed", probe, (_, packed) => {
-      const last = find(probe, LAST[part]);
+      const { last } = probe.sublayers[sublayer] as ProbedSublayer;
       probe.stream().set(packed);
       probe.input(probe.ops[last] as Op).set(inputs.next().value as Float32Array);
       probe.run(last, last + 1);
@@ -245,9 +254,9 @@ export class Shard {
     const rows = Math.min(STEP_ROWS, context);
     const probe = new Probe(await pack.load(pack.plan({ context, rows, outputs: rows })));
     await pack.close();
-    const parts = 2 * (Math.max(...probe.ops.map((op) => op.layer ?? 0)) + 1);
+    const sublayers = probe.sublayers.length;
     const floats = windows.reduce((sum, window) => sum + window.length, 0) * probe.width;
-    const streams = () => Array.from({ length: reference.length > 0 ? parts : 0 }, () => new Float32Array(floats));
+    const streams = () => Array.from({ length: reference.length > 0 ? sublayers : 0 }, () => new Float32Array(floats));
     this.#exam = {
       probe,
       windows,
@@ -260,14 +269,14 @@ export class Shard {
   }
 
   /**
-   * Examines the model cut to `kept` units of each stack, from a part of a layer on: what comes before is as at the
-   * last accept(), or the whole model from its start. Returns Σ KL(original ‖ cut).
+   * Examines the model cut to `kept` units of each stack, none to nothing, from a sublayer on: what comes before is as at
+   * the last accept(), or the whole model from its start. Returns Σ KL(original ‖ cut).
    */
-  async examine(kept: readonly number[], layer: number, part: Part): Promise<Marks> {
+  async examine(kept: readonly number[], sublayer: number): Promise<Marks> {
     const exam = this.#openedExam();
     const { probe, before, tried, reference } = exam;
     probe.narrow(kept);
-    exam.from = partIndex(layer, part);
+    exam.from = sublayer;
     const vocabulary = probe.vocabulary;
     let divergence = -exam.entropy;
     let row = 0;
@@ -280,8 +289,8 @@ export class Shard {
         else probe.stream().set(own(before[exam.from] as Float32Array));
         for (let index = exam.from; index < tried.length; index++) {
           own(tried[index] as Float32Array).set(probe.stream());
-          const next = index + 1 < tried.length ? startOf(probe, index + 1) : probe.ops.length;
-          probe.run(startOf(probe, index), next);
+          const { start } = probe.sublayers[index] as ProbedSublayer;
+          probe.run(start, probe.sublayers[index + 1]?.start ?? probe.ops.length);
         }
         for (let i = 0; i < ids.length; i++) {
           const from = (row + i) * vocabulary;
@@ -343,15 +352,16 @@ export class Shard {
     which: "original" | "packed",
     probe: Probe,
     visit: (original: Float32Array, packed: Float32Array, rows: number, window: number, at: number) => void,
+    stepRows = STEP_ROWS,
   ): void {
     const { tokens, levels, original, packed } = this.#text();
-    const ids = new Uint32Array(STEP_ROWS);
+    const ids = new Uint32Array(stepRows);
     for (const level of which === "packed" ? new Set(levels) : [-1]) {
       if (which === "packed") probe.narrow(this.#levels[level] as readonly number[]);
       levels.forEach((own, window) => {
         if (level !== -1 && own !== level) return;
-        for (let at = 0; at < tokens; at += STEP_ROWS) {
-          const rows = Math.min(STEP_ROWS, tokens - at);
+        for (let at = 0; at < tokens; at += stepRows) {
+          const rows = Math.min(stepRows, tokens - at);
           const from = (window * tokens + at) * probe.width;
           const end = from + rows * probe.width;
           probe.begin(ids.subarray(0, rows), at, which === "original");
@@ -363,6 +373,23 @@ export class Shard {
 
   #addGram(sum: Matrix, x: Float32Array): void {
     this.#linalg.scope(() => this.#linalg.gramAdd(sum, this.#linalg.put(x, x.length / sum.cols, sum.cols)));
+  }
+
+  /** Adds one row's XᵀX of each group; `gated`: the scan's output as it goes into the last matrix. */
+  #addStates(sums: Matrix[], { heads, groups, channels, out, c, h }: ProbedScan, gated: Float32Array): void {
+    const state = c.length / groups;
+    const share = heads / groups;
+    for (let group = 0; group < groups; group++) {
+      sums[group] ??= this.#linalg.zeros(state, state);
+      const given: number[] = [];
+      for (let dim = 0; dim < out.length; dim++) {
+        if (Math.floor((Math.floor(dim / channels) % heads) / share) !== group) continue;
+        const passed = out[dim] === 0 ? 0 : (gated[dim] as number) / (out[dim] as number);
+        for (let n = 0; n < state; n++)
+          given.push(passed * (c[group * state + n] as number) * (h[dim * state + n] as number));
+      }
+      this.#addGram(sums[group] as Matrix, Float32Array.from(given));
+    }
   }
 
   /** h += xᵀx, r += tᵀx. */
@@ -379,16 +406,18 @@ function find(probe: Probe, role: number): number {
   return probe.ops.findIndex((op) => op.role === role);
 }
 
-/** Parts are counted through all layers. */
-function partIndex(layer: number, part: Part): number {
-  return layer * 2 + (part === "mlp" ? 1 : 0);
+/** The op that ends the last sublayer. */
+function lastOf(probe: Probe): number {
+  return (probe.sublayers.at(-1) as ProbedSublayer).last;
 }
 
-/** The op with which a part begins. */
-function startOf(probe: Probe, index: number): number {
-  const layer = index >> 1;
-  if (index % 2 === 0) return probe.ops.findIndex((op) => op.layer === layer);
-  return probe.ops.findIndex((op) => op.layer === layer && op.role === ROLE_O) + 1;
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const out = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  parts.reduce((at, part) => {
+    out.set(part, at);
+    return at + part.length;
+  }, 0);
+  return out;
 }
 
 /** Σ −p·ln p over all rows together. */

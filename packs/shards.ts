@@ -3,7 +3,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { SnugError } from "../runtime/index";
-import type { Exam, Marks, NormalEquations, Part, Shard, Statistics, Windows } from "./shard";
+import type { Exam, Marks, NormalEquations, Shard, Statistics, Windows } from "./shard";
 
 export type Method = Exclude<keyof Shard, never>;
 export interface Call {
@@ -70,14 +70,20 @@ export class Shards {
     await this.#each("load", () => [which, pack, levels]);
   }
 
-  async statistics(): Promise<Statistics> {
-    return (await this.#each("statistics", () => [])).reduce((a, b) => ({
-      attention: add(a.attention, b.attention),
-      attentionMean: add(a.attentionMean, b.attentionMean),
-      values: add(a.values, b.values),
-      hidden: add(a.hidden, b.hidden),
-      rows: a.rows + b.rows,
-    }));
+  /** Of each sublayer of the layer. */
+  async statistics(): Promise<Statistics[]> {
+    return (await this.#each("statistics", () => [])).reduce((a, b) =>
+      a.map((own, i) => {
+        const other = b[i] as Statistics;
+        return {
+          inputs: add(own.inputs, other.inputs),
+          inputMean: add(own.inputMean, other.inputMean),
+          outputs: add(own.outputs, other.outputs),
+          states: add(own.states, other.states),
+          rows: own.rows + other.rows,
+        };
+      }),
+    );
   }
 
   /** XᵀX of what goes into the original's head, and X [windows × tokens, width] at the start of the first windows. */
@@ -96,16 +102,16 @@ export class Shards {
     return { gram: parts.map(({ gram }) => gram).reduce(add), inputs };
   }
 
-  inputs(part: Part): Promise<NormalEquations> {
-    return this.#normal("inputs", [part]);
+  inputs(sublayer: number): Promise<NormalEquations> {
+    return this.#normal("inputs", [sublayer]);
   }
 
-  outputs(part: Part, cols: number): Promise<NormalEquations> {
-    return this.#normal("outputs", [part, cols]);
+  outputs(sublayer: number, cols: number): Promise<NormalEquations> {
+    return this.#normal("outputs", [sublayer, cols]);
   }
 
-  async advance(part: Part): Promise<void> {
-    await this.#each("advance", () => [part]);
+  async advance(sublayer: number): Promise<void> {
+    await this.#each("advance", () => [sublayer]);
   }
 
   /** Shares an exam's windows out. */
@@ -129,8 +135,8 @@ export class Shards {
   }
 
   /** Mean KL(original ‖ cut) a token, in nats. */
-  async examine(kept: readonly number[], layer: number, part: Part): Promise<number> {
-    const marks: Marks[] = await this.#each("examine", () => [kept, layer, part]);
+  async examine(kept: readonly number[], sublayer: number): Promise<number> {
+    const marks: Marks[] = await this.#each("examine", () => [kept, sublayer]);
     const sum = (value: (marks: Marks) => number) => marks.reduce((total, each) => total + value(each), 0);
     return sum(({ divergence }) => divergence) / sum(({ tokens }) => tokens);
   }

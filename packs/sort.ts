@@ -8,8 +8,6 @@ import type { Linalg, Matrix } from "./linalg";
 const VALUE_FLOOR = 1e-7; // of the largest eigenvalue of a covariance summed in f32: what lies below is noise
 const JOINT_FLOOR = 1e-12; // of the largest eigenvalue of a product of two such
 const TAIL_FLOOR = 1e-9; // a channel that is never kept still gets weights
-const RIDGE_FLOOR = 1e-6; // of the mean diagonal: less is nothing to f32
-const RIDGE_RETRIES = 4; // each with ten times the ridge
 
 /** Indices by descending score; ties keep their order. */
 export function descending(scores: ArrayLike<number>): Uint32Array {
@@ -17,38 +15,8 @@ export function descending(scores: ArrayLike<number>): Uint32Array {
 }
 
 /**
- * diag(C·(C + λI)⁻¹) for C [n, n]: how badly each channel is predicted by the others. λ is at least 1e-6 of the mean
- * diagonal, and is raised tenfold as often as it takes for f32 to find C + λI positive definite.
- */
-export function ridgeLeverage(linalg: Linalg, c: Matrix, lambda: number): Float64Array {
-  return linalg.scope(() => {
-    const r = linalg.copy(c);
-    const least = Math.max(lambda, RIDGE_FLOOR * meanDiagonal(linalg.view(c), c.rows));
-    for (let retry = 0; retry <= RIDGE_RETRIES; retry++) {
-      const ridge = least * 10 ** retry;
-      addToDiagonal(linalg.view(r), c.rows, ridge);
-      if (linalg.factor(r)) return linalg.inverseDiagonal(r).map((value) => 1 - ridge * value);
-      linalg.view(r).set(linalg.view(c));
-    }
-    throw new SnugError(
-      "internal",
-      `a second moment of ${c.rows} channels is not positive definite with a ridge: is it finite?`,
-    );
-  });
-}
-
-/** C_ii·‖column i of Wd‖² for C [n, n] and Wd [width, n]: each channel's share of the output if all were independent. */
-export function channelEnergy(linalg: Linalg, c: Matrix, down: Float32Array, width: number): Float64Array {
-  const n = c.rows;
-  const energy = new Float64Array(n);
-  for (let row = 0; row < width; row++) for (let i = 0; i < n; i++) energy[i] += down[row * n + i] ** 2;
-  const moments = linalg.view(c);
-  return energy.map((value, i) => value * moments[i * (n + 1)]);
-}
-
-/**
- * Order of the channels of an MLP, most important first. Dropping the set D changes the output by 1ᵀ·G·1 over D with
- * G = C ∘ WdᵀWd; again and again the channel is dropped that adds least to it. C [n, n] full, Wd [width, n].
+ * Order of the channels [n] that a matrix Wd [width, n] multiplies, most important first. Dropping the set D changes the
+ * output by 1ᵀ·G·1 over D with G = C ∘ WdᵀWd, C [n, n] full.
  */
 export function eliminationOrder(linalg: Linalg, c: Matrix, down: Float32Array, width: number): Uint32Array {
   const n = c.rows;
@@ -60,22 +28,26 @@ export function eliminationOrder(linalg: Linalg, c: Matrix, down: Float32Array, 
     const loss = linalg.view(g);
     const moments = linalg.view(c);
     for (let i = 0; i < loss.length; i++) loss[i] *= moments[i];
-
-    const added = Float64Array.from({ length: n }, (_, i) => loss[i * (n + 1)]); // by dropping i now
-    const order = new Uint32Array(n);
-    let least = added.indexOf(added.reduce((low, value) => Math.min(low, value), Number.POSITIVE_INFINITY));
-    for (let place = n - 1; place >= 0; place--) {
-      const dropped = least;
-      order[place] = dropped;
-      added[dropped] = Number.POSITIVE_INFINITY;
-      least = -1;
-      for (let j = 0, at = dropped * n; j < n; j++, at++) {
-        added[j] += 2 * loss[at];
-        if (added[j] < Number.POSITIVE_INFINITY && (least < 0 || added[j] < added[least])) least = j;
-      }
-    }
-    return order;
+    return eliminate(loss, n);
   });
+}
+
+/** Order of n channels, most important first: again and again the one is dropped that adds least to 1ᵀ·G·1 over those dropped. */
+export function eliminate(g: Float32Array, n: number): Uint32Array {
+  const added = Float64Array.from({ length: n }, (_, i) => g[i * (n + 1)]); // by dropping i now
+  const order = new Uint32Array(n);
+  let least = added.indexOf(added.reduce((low, value) => Math.min(low, value), Number.POSITIVE_INFINITY));
+  for (let place = n - 1; place >= 0; place--) {
+    const dropped = least;
+    order[place] = dropped;
+    added[dropped] = Number.POSITIVE_INFINITY;
+    least = -1;
+    for (let j = 0, at = dropped * n; j < n; j++, at++) {
+      added[j] += 2 * g[at];
+      if (added[j] < Number.POSITIVE_INFINITY && (least < 0 || added[j] < added[least])) least = j;
+    }
+  }
+  return order;
 }
 
 export interface QkWeights {
@@ -91,27 +63,37 @@ export interface QkWeights {
 }
 
 /**
- * Scores [kvHeads, headDim / 2] of the RoPE pairs (c, c + headDim / 2): √(energy of the pair in the group's queries ×
- * in its key). A rotation does not change a pair's energy, so positions do not matter. C [width, width] full.
+ * Ranks the dims of each KV head in pairs a, b, a, b …, best first, by √(energy of the pair in the group's queries × in
+ * its key). `rotary` are the pairs of RoPE, which does not change their energy, so that positions do not matter; dims
+ * that are in none are paired as they rank. C [width, width] full.
  */
-export function qkPairScores(linalg: Linalg, c: Matrix, weights: QkWeights): Float64Array {
+export function rankPairs(
+  linalg: Linalg,
+  c: Matrix,
+  weights: QkWeights,
+  rotary: readonly (readonly [number, number])[],
+): number[][] {
   const { heads, kvHeads, headDim, q, k, biases } = weights;
-  const half = headDim / 2;
   const group = heads / kvHeads;
   const queries = outputEnergies(linalg, c, q, heads * headDim, biases?.q, biases?.mean);
   const keys = outputEnergies(linalg, c, k, kvHeads * headDim, biases?.k, biases?.mean);
-  const scores = new Float64Array(kvHeads * half);
-  for (let kv = 0; kv < kvHeads; kv++) {
-    for (let pair = 0; pair < half; pair++) {
-      let queryEnergy = 0;
-      for (let head = kv * group; head < (kv + 1) * group; head++) {
-        queryEnergy += queries[head * headDim + pair] + queries[head * headDim + pair + half];
-      }
-      const keyEnergy = keys[kv * headDim + pair] + keys[kv * headDim + pair + half];
-      scores[kv * half + pair] = Math.sqrt(queryEnergy * keyEnergy);
-    }
-  }
-  return scores;
+  return Array.from({ length: kvHeads }, (_, kv) => {
+    const queryEnergy = (dim: number) => {
+      let sum = 0;
+      for (let head = kv * group; head < (kv + 1) * group; head++) sum += queries[head * headDim + dim];
+      return sum;
+    };
+    const score = (...dims: readonly number[]) => {
+      const keyEnergy = dims.reduce((sum, dim) => sum + keys[kv * headDim + dim], 0);
+      return Math.sqrt(dims.reduce((sum, dim) => sum + queryEnergy(dim), 0) * keyEnergy);
+    };
+    const pairs = rotary.map(([a, b]) => [a, b]);
+    const rotated = new Set(rotary.flat());
+    const plain = Array.from({ length: headDim }, (_, dim) => dim).filter((dim) => !rotated.has(dim));
+    const ranked = [...descending(plain.map((dim) => score(dim)))].map((i) => plain[i]);
+    for (let i = 0; i < ranked.length; i += 2) pairs.push([ranked[i], ranked[i + 1]]);
+    return [...descending(pairs.map((dims) => score(...dims)))].flatMap((i) => pairs[i]);
+  });
 }
 
 /** Mean square of each row of W·x + b: diag(W·C·Wᵀ), and with a bias the cross term through the mean of x. */
@@ -150,15 +132,6 @@ export interface ValueBasis {
   readonly worth: Float64Array;
 }
 
-/** K = Wv·C·Wvᵀ, f64 [D, D], of one KV head's rows Wv [D, width] and C [width, width] full. */
-export function valueCovariance(linalg: Linalg, c: Matrix, v: Float32Array, headDim: number): Float64Array {
-  return linalg.scope(() => {
-    const rows = linalg.put(v, headDim, c.rows);
-    const product = linalg.multiply(linalg.zeros(headDim, c.rows), rows, c);
-    return symmetric(linalg.view(linalg.multiply(linalg.zeros(headDim, headDim), product, rows, { transposeB: true })));
-  });
-}
-
 /** Σ_h Wo_hᵀ·Wo_h, f64 [D, D], over `heads` heads of Wo [width, allHeads × D] from `firstHead` on. */
 export function outputGram(
   linalg: Linalg,
@@ -182,12 +155,6 @@ export function outputGram(
     linalg.mirror(gram);
     return symmetric(linalg.view(gram));
   });
-}
-
-/** The principal axes of the values themselves: an orthogonal basis, which knows nothing of o. */
-export function valueBasis(linalg: Linalg, covariance: Float64Array, headDim: number): ValueBasis {
-  const { values, vectors } = linalg.eigen(covariance, headDim);
-  return { v: vectors, o: transposed(vectors, headDim), worth: values.map((value) => Math.max(value, 0)) };
 }
 
 /**

@@ -3,6 +3,7 @@
 
 import { open, rename, rm } from "node:fs/promises";
 import { SnugError } from "../runtime/index";
+import type { SsmConfig } from "./config";
 import {
   ALIGN,
   CURVE_BYTES,
@@ -26,6 +27,14 @@ import {
   HEADER_LAYERS,
   HEADER_MINIMUM_UNITS,
   HEADER_NORM_EPS,
+  HEADER_SSM_GROUPS,
+  HEADER_SSM_HEAD_DIM,
+  HEADER_SSM_HEADS,
+  HEADER_SSM_NORM_GROUPS,
+  HEADER_SSM_STATE,
+  HEADER_SSM_STEP_LEAST,
+  HEADER_SSM_STEP_MOST,
+  HEADER_SSM_TAPS,
   HEADER_STACKS,
   HEADER_TENSORS,
   HEADER_UNITS,
@@ -94,7 +103,7 @@ export interface UnitLayout {
 export interface Stack {
   readonly layer: number;
   readonly kind: number;
-  /** Of one unit: MLP channels, or dimensions of each head. */
+  /** Of one unit: MLP channels, or dimensions of each head or group. */
   readonly channels: number;
   readonly units: number;
   readonly layout: UnitLayout;
@@ -123,6 +132,7 @@ export interface PackContent {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  readonly ssm: SsmConfig | null;
   readonly normEps: number;
   readonly beginToken: number | null;
   readonly endTokens: readonly number[];
@@ -288,6 +298,17 @@ function encodeHeader(content: PackContent, fixed: FixedLayout, unitHashes: read
   word(HEADER_HEADS, content.heads);
   word(HEADER_KV_HEADS, content.kvHeads);
   word(HEADER_HEAD_DIM, content.headDim);
+  if (content.ssm !== null) {
+    const { heads, headDim, groups, state, taps, normGroups, stepLeast, stepMost } = content.ssm;
+    word(HEADER_SSM_HEADS, heads);
+    word(HEADER_SSM_HEAD_DIM, headDim);
+    word(HEADER_SSM_GROUPS, groups);
+    word(HEADER_SSM_STATE, state);
+    word(HEADER_SSM_TAPS, taps);
+    word(HEADER_SSM_NORM_GROUPS, normGroups);
+    view.setFloat32(HEADER_SSM_STEP_LEAST, stepLeast, true);
+    view.setFloat32(HEADER_SSM_STEP_MOST, stepMost, true);
+  }
   view.setFloat32(HEADER_NORM_EPS, content.normEps, true);
   word(HEADER_BEGIN_TOKEN, content.beginToken ?? NONE);
   const endTokens = content.endTokens.slice(0, END_TOKENS_MAX);
