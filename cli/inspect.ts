@@ -73,17 +73,16 @@ function describe(file: string, facts: Facts): string[] {
     ["licence", facts.licence || "not stated"],
     ["origin", facts.provenance || "not stated"],
     ["file", `${file}, ${megabytes(facts.bytes)}`],
-    [
-      "shape",
-      `${facts.family}, ${facts.layers} layers of width ${grouped(facts.width)}, ${facts.heads} heads of ` +
-        `${facts.headDim} (${facts.kvHeads} for keys and values), weights in ${facts.weights}`,
-    ],
+    ["shape", shapeOf(facts)],
     [
       "text",
       `${facts.hasTokenizer ? "" : "no tokenizer, "}vocabulary ${grouped(facts.vocabulary)}, ` +
         `context up to ${grouped(facts.maximumContext)}`,
     ],
-    ["channels", `${channels.join(", ")} in a layer (of each head; of the MLP), cut in ${grouped(facts.units)} units`],
+    [
+      "channels",
+      `${channels.join(", ")} in a layer (of each head; of the MLP; of the state), cut in ${grouped(facts.units)} units`,
+    ],
     ["chat", facts.chatTemplate ? "has a chat template" : "no chat template"],
     ["memory", `${megabytes(facts.minimumBytes)} to ${megabytes(facts.maximumBytes)} at context ${facts.context}`],
   ];
@@ -107,6 +106,14 @@ function describe(file: string, facts: Facts): string[] {
     dim(head),
     ...lines,
   ];
+}
+
+function shapeOf({ family, layers, width, heads, headDim, kvHeads, ssm, weights }: Facts): string {
+  const attention = heads > 0 ? [`${heads} heads of ${headDim} (${kvHeads} for keys and values)`] : [];
+  const groups = ssm && ssm.groups > 1 ? ` in ${ssm.groups} groups` : "";
+  const recurrent = ssm ? [`${ssm.heads} SSM heads of ${ssm.headDim} with a state of ${ssm.state}${groups}`] : [];
+  const parts = [`${layers} layers of width ${grouped(width)}`, ...attention, ...recurrent];
+  return `${family}, ${parts.join(", ")}, weights in ${weights}`;
 }
 
 /** Continues long and many-lined words below their first. */

@@ -32,6 +32,7 @@ const OPTIONS = {
   "repeat-penalty": number("R", 0.01, 100, "makes tokens that were there before less likely; 1: off (1.1)"),
   stop: texts("TEXT", "end before this text; may be given several times"),
   seed: count("N", 0, "the same seed gives the same text (drawn at random)", Number.MAX_SAFE_INTEGER),
+  "read-twice": flag("read the prompt twice: for models with a state, which recall more of it then"),
   chat: flag("send PROMPT as a user's turn through the pack's chat template"),
   system: text("TEXT", "with --chat: what the system turn says"),
   tokens: tokenIds("token ids as the prompt, such as 1,2,3, instead of PROMPT"),
@@ -55,6 +56,8 @@ reads it from stdin (the newline at its end is left out). Without --memory and
   async run(values, [file = "", prompt], signal) {
     checkOptions(values, prompt);
     await withPack(file, async (pack) => {
+      if (values["read-twice"] && pack.shape.ssm === null)
+        throw usage(`--read-twice is for models with a state; ${plain(pack.info.name)} sees its whole prompt`);
       const budget = chooseBudget(pack, values, "spare");
       const words = values.tokens ? undefined : await readPrompt(prompt, signal);
       if (words === "" && values.chat) throw usage("the prompt is empty: give the text of a user's turn");
@@ -171,6 +174,7 @@ function start(model: Model, values: RunValues, prompt: string | undefined, sign
       minP: values["min-p"],
       repeatPenalty: values["repeat-penalty"],
       stop: values.stop,
+      readTwice: values["read-twice"],
       seed: values.seed,
     }),
     signal,

@@ -23,6 +23,11 @@ export interface GenerateOptions {
   readonly repeatPenalty?: number;
   /** Texts that end the generation; they are not part of the result. */
   readonly stop?: readonly string[];
+  /**
+   * Reads the prompt twice, the begin token once: what a model with a state of fixed size did not know to keep at the
+   * first reading, it can keep at the second (arXiv 2407.05483). Only for such models; it takes twice the context.
+   */
+  readonly readTwice?: boolean;
   /** Whole number below 2^53. The same seed gives the same text. Default: drawn at random. */
   readonly seed?: number;
   readonly signal?: AbortSignal;

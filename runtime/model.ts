@@ -1,6 +1,6 @@
 // A loaded model: text and tokens in, text and tokens out.
 
-import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_VOCABULARY, NONE } from "../packs/format";
+import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_SSM_HEADS, HEADER_VOCABULARY, NONE } from "../packs/format";
 import { type Message, renderChat } from "./chat";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
@@ -25,6 +25,7 @@ export class Model implements Generator {
   readonly vocabulary: number;
   readonly endTokens: ReadonlySet<number>;
   readonly #beginToken: number | undefined;
+  readonly #hasState: boolean;
   #core: Core | undefined;
   #claims = 0;
 
@@ -36,6 +37,7 @@ export class Model implements Generator {
     const field = (offset: number) => core.exports.pack_field(offset) >>> 0;
     this.vocabulary = field(HEADER_VOCABULARY);
     this.#beginToken = field(HEADER_BEGIN_TOKEN) === NONE ? undefined : field(HEADER_BEGIN_TOKEN);
+    this.#hasState = field(HEADER_SSM_HEADS) > 0;
     const ends = Array.from({ length: field(HEADER_END_TOKENS) }, (_, i) => field(HEADER_END_TOKENS + 4 + i * 4));
     this.endTokens = new Set(ends);
   }
@@ -52,7 +54,8 @@ export class Model implements Generator {
 
   /** Continues a prompt: text, or token ids that are taken as they are. */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
-    return new Generation(this, typeof prompt === "string" ? this.prompt(prompt) : prompt, options);
+    const tokens = typeof prompt === "string" ? this.prompt(prompt) : prompt;
+    return new Generation(this, options.readTwice === true ? this.#twice(tokens) : tokens, options);
   }
 
   /** Answers a chat's last turn, through the pack's chat template. */
@@ -133,6 +136,13 @@ export class Model implements Generator {
   /** Frees the memory; every later call is refused. */
   dispose(): void {
     this.#core = undefined;
+  }
+
+  #twice(tokens: readonly number[]): number[] {
+    if (!this.#hasState)
+      throw new SnugError("usage", `${this.info.name} has no state, it sees its whole prompt: leave readTwice out`);
+    const begins = this.#beginToken !== undefined && tokens[0] === this.#beginToken;
+    return [...tokens, ...tokens.slice(begins ? 1 : 0)];
   }
 
   #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): void {
