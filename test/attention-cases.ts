@@ -17,7 +17,20 @@ import {
   ATTENTION_VO_UNITS,
   OP_ATTENTION,
 } from "../assembly/abi";
-import { bytesOf, exactly, garbage, NOTHING, normals, type OpCase, type Row, row, TINY, U } from "./case";
+import {
+  byHead,
+  bytesOf,
+  exactly,
+  garbage,
+  NOTHING,
+  normals,
+  type OpCase,
+  type Row,
+  row,
+  TINY,
+  toUnits,
+  U,
+} from "./case";
 import type { Random } from "./harness";
 import * as reference from "./reference";
 
@@ -143,24 +156,4 @@ function attentionError(q: Float64Array, k: Float64Array, sizes: reference.Atten
     }
   const power = 2 * (dims + 4) * U * most * scale + 4 * U;
   return Math.expm1(2 * power) + (2 * keys + 10) * U;
-}
-
-/** [rows][units][heads][channels] → [rows][heads][units × channels], as the reference has it. */
-function byHead(from: Float32Array, rows: number, heads: number, [units, channels]: [number, number]): Float64Array {
-  return Float64Array.from({ length: rows * heads * units * channels }, (_, i) => {
-    const channel = i % channels;
-    const unit = Math.floor(i / channels) % units;
-    const head = Math.floor(i / channels / units) % heads;
-    const t = Math.floor(i / channels / units / heads);
-    return from[((t * units + unit) * heads + head) * channels + channel];
-  });
-}
-
-/** [heads][units × channels] → [units][heads][channels]. */
-function toUnits(from: Float64Array, heads: number, [units, channels]: [number, number]): Float64Array {
-  return from.map((_, i) => {
-    const head = Math.floor(i / channels) % heads;
-    const unit = Math.floor(i / channels / heads);
-    return from[(head * units + unit) * channels + (i % channels)];
-  });
 }

@@ -107,6 +107,31 @@ export function normals(count: number, r: Random): Float32Array {
   return Float32Array.from({ length: count }, () => r.normal());
 }
 
+/** [rows][units][heads][channels] → [rows][heads][units × channels], as the reference has it. */
+export function byHead(
+  from: Float32Array,
+  rows: number,
+  heads: number,
+  [units, channels]: [number, number],
+): Float64Array {
+  return Float64Array.from({ length: rows * heads * units * channels }, (_, i) => {
+    const channel = i % channels;
+    const unit = Math.floor(i / channels) % units;
+    const head = Math.floor(i / channels / units) % heads;
+    const t = Math.floor(i / channels / units / heads);
+    return from[((t * units + unit) * heads + head) * channels + channel];
+  });
+}
+
+/** [heads][units × channels] → [units][heads][channels]. */
+export function toUnits(from: Float64Array, heads: number, [units, channels]: [number, number]): Float64Array {
+  return from.map((_, i) => {
+    const head = Math.floor(i / channels) % heads;
+    const unit = Math.floor(i / channels / heads);
+    return from[(head * units + unit) * channels + (i % channels)];
+  });
+}
+
 /** What an output holds before: numbers that would be noticed. */
 export function garbage(floats: number, r: Random): Uint8Array {
   return bytesOf(Float32Array.from({ length: floats }, () => 1e30 * (r.unit() - 0.5)));

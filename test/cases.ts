@@ -67,6 +67,18 @@ import {
 } from "./case";
 import { type Random, random } from "./harness";
 import * as reference from "./reference";
+import {
+  CONVS,
+  convCase,
+  GATED_NORMS,
+  gatedNormCase,
+  SCANS,
+  STEPS,
+  scanCase,
+  squaredReluCase,
+  stepName,
+  stepSizeCase,
+} from "./ssm-cases";
 
 const DTYPE_NAMES = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
 
@@ -398,4 +410,34 @@ export const CASES: readonly CaseSpec[] = [
         random(8000),
       ),
   })),
+  ...[1, 3, 4, 31, 64].flatMap((width) =>
+    [1, 2, 7].map((count) => ({
+      name: `squared_relu ${count}×${width}`,
+      make: () => squaredReluCase(width, count, random(8100 + width)),
+    })),
+  ),
+  ...CONVS.flatMap((spec, i) =>
+    STEPS.map((runs, j) => ({
+      name: `conv ${spec.units} units of ${spec.channels}, ${spec.taps} taps, ${stepName(runs)}`,
+      make: () => convCase(spec, runs, random(9000 + i * 100 + j)),
+    })),
+  ),
+  ...[1, 3, 4, 5, 16].flatMap((heads) =>
+    [[0, Number.POSITIVE_INFINITY] as const, [Math.fround(0.001), Math.fround(0.1)] as const].map((limits) => ({
+      name: `step_size ${heads} heads, ${limits[0]} to ${limits[1]}`,
+      make: () => stepSizeCase(heads, 15, limits, random(10000 + heads)),
+    })),
+  ),
+  ...SCANS.flatMap((spec, i) =>
+    STEPS.map((runs, j) => ({
+      name: `scan ${spec.heads}/${spec.groups} heads, xz ${spec.xz}, bc ${spec.bc}, ${stepName(runs)}`,
+      make: () => scanCase(spec, runs, random(11000 + i * 100 + j)),
+    })),
+  ),
+  ...GATED_NORMS.flatMap((spec, i) =>
+    [1, 2, 7].map((count) => ({
+      name: `gated_norm ${count} · ${spec.units} units of ${spec.heads}/${spec.groups} heads × ${spec.channels}`,
+      make: () => gatedNormCase(spec, count, random(13000 + i)),
+    })),
+  ),
 ];

@@ -4,6 +4,22 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
+import {
+  CONV_CHANNELS,
+  CONV_STATE,
+  CONV_TAPS,
+  CONV_UNITS,
+  OP_BYTES,
+  OP_CODE,
+  OP_CONV,
+  OP_SCAN,
+  SCAN_BC_CHANNELS,
+  SCAN_BC_UNITS,
+  SCAN_HEADS,
+  SCAN_STATE,
+  SCAN_XZ_CHANNELS,
+  SCAN_XZ_UNITS,
+} from "../assembly/abi";
 import { openCheckpoint } from "../packs/checkpoint";
 import type { UnitSizes } from "../packs/stacks";
 import type { Model } from "../runtime/model";
@@ -13,7 +29,7 @@ import { Probe } from "../runtime/probe";
 import { random } from "./harness";
 import { keptOf, type PackLayout, readCut, readLayout } from "./read-pack";
 import { forward, readReference } from "./reference";
-import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint, rateOf } from "./write-pack";
 
 // Largest difference over largest magnitude. f32 against f64 over two to eight layers: 1e-6 is what is seen.
@@ -59,6 +75,37 @@ const SHAPES: Shape[] = [
       ...{ mlp_bias: true, vocab_size: 64 },
     },
     sizes: {},
+  },
+];
+
+const FAMILY_SHAPES: Shape[] = [
+  {
+    name: "qwen2: 5 heads on 1, tied",
+    config: SMALL_CONFIGS.qwen2,
+    sizes: { qkChannels: 2, voChannels: 8, mlpChannels: 24 },
+  },
+  {
+    name: "mamba2: 3 groups, state 20, tied",
+    config: SMALL_CONFIGS.mamba2,
+    sizes: { bcChannels: 4, xzChannels: 4 },
+  },
+  {
+    name: "mamba2: 1 group, 5 heads, biases everywhere, 3 taps, dt clamped",
+    config: {
+      ...{ ...SMALL_CONFIGS.mamba2, hidden_size: 40, num_heads: 5, head_dim: 16, n_groups: 1, state_size: 16 },
+      ...{ use_bias: true, conv_kernel: 3, time_step_limit: [0.01, 0.1], num_hidden_layers: 3 },
+    },
+    sizes: { bcChannels: 2, xzChannels: 8 },
+  },
+  {
+    name: "bamba: both mixers, half of each head rotated",
+    config: SMALL_CONFIGS.bamba,
+    sizes: { qkChannels: 2, voChannels: 4, mlpChannels: 16, bcChannels: 4, xzChannels: 4 },
+  },
+  {
+    name: "nemotron-h: each layer one of three",
+    config: { ...SMALL_CONFIGS["nemotron-h"], head_dim: 16 },
+    sizes: { qkChannels: 2, voChannels: 8, mlpChannels: 16, bcChannels: 4, xzChannels: 4 },
   },
 ];
 
@@ -109,7 +156,7 @@ function someCuts(units: number, seed: number): number[] {
   return [...cuts];
 }
 
-for (const [index, shape] of [...SHAPES, ODD].entries()) {
+for (const [index, shape] of [...SHAPES, ...FAMILY_SHAPES, ODD].entries()) {
   const seed = index + 1;
   for (const weights of shape === ODD ? (["f32"] as const) : (["f32", "q8", "q4"] as const)) {
     test(`cuts of ${weights}: ${shape.name}`, async (context) => {
@@ -170,6 +217,47 @@ for (const [index, shape] of [...SHAPES, ODD].entries()) {
       );
       const off = distance(logitsOf(await pack.load(pack.plan({ outputs: 64 })), tokens), want);
       assert.ok(off <= BOUND, `${order === undefined ? "natural" : "random"} order: ${off}`);
+    }
+  });
+}
+
+/** What goes on from one step to the next: the states of all layers, as they lie behind the last step. */
+function statesOf(model: Model): Float32Array[] {
+  const { exports } = model.core;
+  return Array.from({ length: exports.program_length() }, (_, index) => {
+    const op = model.core.view((exports.program_ptr() >>> 0) + index * OP_BYTES, OP_BYTES);
+    const at = (field: number) => op.getUint32(field, true);
+    if (at(OP_CODE) === OP_CONV)
+      return model.core.floats(at(CONV_STATE), (at(CONV_TAPS) - 1) * at(CONV_UNITS) * at(CONV_CHANNELS)).slice();
+    if (at(OP_CODE) !== OP_SCAN) return new Float32Array();
+    const inner = at(SCAN_HEADS) * at(SCAN_XZ_UNITS) * at(SCAN_XZ_CHANNELS);
+    return model.core.floats(at(SCAN_STATE), inner * at(SCAN_BC_UNITS) * at(SCAN_BC_CHANNELS)).slice();
+  }).filter(({ length }) => length > 0);
+}
+
+for (const [index, { name, config, sizes }] of FAMILY_SHAPES.entries()) {
+  test(`chunks of a prompt: the same logits and the same state, ${name}`, async (context) => {
+    const seed = 70 + index;
+    const { folder } = writeCheckpoint(scratchFolder(context), config, seed);
+    const bytes = await packCheckpoint(folder, { seed, sizes });
+    const layout = readLayout(bytes);
+    const pack = await openBytes(bytes);
+    const tokens = randomTokens(100, pack.shape.vocabulary, seed);
+    const run = async (rows: number) => {
+      const model = await loadCut(pack, layout, Math.ceil(layout.units.length * 0.8), { rows, outputs: rows });
+      logitsOf(model, randomTokens(9, pack.shape.vocabulary, seed + 1)); // another text before it leaves nothing behind
+      return { logits: logitsOf(model, tokens), states: statesOf(model), plan: model.plan };
+    };
+    const whole = await run(tokens.length);
+    assert.equal(whole.plan.stateBytes > 0, pack.shape.ssm !== null);
+    assert.equal(whole.states.length > 0, pack.shape.ssm !== null);
+    for (const rows of [1, 7, 64]) {
+      const { logits, states } = await run(rows);
+      assert.ok(distance(logits, whole.logits) <= BOUND, `${rows} rows a step`);
+      states.forEach((state, i) => {
+        const off = distance(state, whole.states[i]);
+        assert.ok(off <= BOUND, `${rows} rows a step: state ${i} is ${off} off`);
+      });
     }
   });
 }

@@ -2,7 +2,7 @@
 // harmed. A trap in the core is a failure everywhere here.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, type TestContext, test } from "node:test";
 import {
   CURVE_PERPLEXITY,
   CURVE_TOP_ONE,
@@ -25,6 +25,14 @@ import {
   HEADER_LAYERS,
   HEADER_MINIMUM_UNITS,
   HEADER_NORM_EPS,
+  HEADER_SSM_GROUPS,
+  HEADER_SSM_HEAD_DIM,
+  HEADER_SSM_HEADS,
+  HEADER_SSM_NORM_GROUPS,
+  HEADER_SSM_STATE,
+  HEADER_SSM_STEP_LEAST,
+  HEADER_SSM_STEP_MOST,
+  HEADER_SSM_TAPS,
   HEADER_STACKS,
   HEADER_TENSORS,
   HEADER_UNITS,
@@ -64,7 +72,7 @@ import { Pack } from "../runtime/pack";
 import { type Random, random } from "./harness";
 import { type PackLayout, readLayout } from "./read-pack";
 import { fixture } from "./tokenizer-cases";
-import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { memorySource, openBytes, packCheckpoint, testHash, testHost } from "./write-pack";
 
 const SLOW = 2000; // milliseconds that no refusal may take, on a machine that others use too
@@ -75,6 +83,7 @@ const LARGE = 64e6; // a plan above this is legal, but not loaded here
 
 let bytes: Uint8Array; // a whole pack
 let layout: PackLayout;
+let hybrid: Uint8Array; // one with attention and SSMs
 let hash: (bytes: Uint8Array) => bigint;
 
 before(async () => {
@@ -102,7 +111,25 @@ before(async () => {
   });
   layout = readLayout(bytes);
   hash = await testHash();
+  const bamba = scratchFolder({ after });
+  writeCheckpoint(bamba, { ...SMALL_CONFIGS.bamba, num_hidden_layers: 2, attn_layer_indices: [1] }, 1);
+  hybrid = await packCheckpoint(bamba, {
+    ...{ weights: "q4", seed: 1, curve, endTokens: [2] },
+    sizes: { qkChannels: 4, voChannels: 4, mlpChannels: 16, bcChannels: 4, xzChannels: 4 },
+  });
 });
+
+/** Makes the hybrid the pack that everything here is about, until the work is done. */
+async function aboutHybrid(work: () => Promise<void>): Promise<void> {
+  const before = { bytes, layout };
+  bytes = hybrid;
+  layout = readLayout(bytes);
+  try {
+    await work();
+  } finally {
+    ({ bytes, layout } = before);
+  }
+}
 
 // What is done to a pack
 
@@ -115,7 +142,10 @@ async function tryPack(damaged: Uint8Array): Promise<{ stage: string; error: Snu
     const pack = await openBytes(damaged);
     stage = "plan";
     const plan = pack.plan();
-    assert.equal(plan.coreBytes + plan.weightsBytes + plan.kvBytes + plan.scratchBytes, plan.totalBytes);
+    assert.equal(
+      plan.coreBytes + plan.weightsBytes + plan.kvBytes + plan.stateBytes + plan.scratchBytes,
+      plan.totalBytes,
+    );
     if (plan.totalBytes > LARGE) return { stage: "large", error: null };
     stage = "load";
     const model = await pack.load(plan);
@@ -270,10 +300,14 @@ function somewhere(r: Random): number {
   }
 }
 
-test(`${MUTATIONS} packs with odd numbers and right checksums: no trap, no hang, no memory beyond the plan`, async (t) => {
+const MUTATED = "packs with odd numbers and right checksums: no trap, no hang, no memory beyond the plan";
+test(`${MUTATIONS} ${MUTATED}`, (t) => mutate(t, MUTATIONS, 13));
+test(`${MUTATIONS / 2} hybrid ${MUTATED}`, (t) => aboutHybrid(() => mutate(t, MUTATIONS / 2, 14)));
+
+async function mutate(t: TestContext, count: number, from: number): Promise<void> {
   const outcomes = new Map<string, number>();
-  const { seed, int } = random(13);
-  for (let i = 0; i < MUTATIONS; i++) {
+  const { seed, int } = random(from);
+  for (let i = 0; i < count; i++) {
     const own = int(2 ** 32);
     const r = random(own);
     const edits: string[] = [];
@@ -295,6 +329,31 @@ test(`${MUTATIONS} packs with odd numbers and right checksums: no trap, no hang,
   }
   t.diagnostic([...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(", "));
   assert.ok([...outcomes.keys()].includes("done: fine"), "no mutation came through: they are too rough");
+}
+
+test("the fields of an SSM that contradict its tensors, or themselves, are refused", async () => {
+  const float = (value: number) => new Uint32Array(Float32Array.of(value).buffer)[0];
+  const edits: [field: number, values: number[]][] = [
+    [HEADER_SSM_HEADS, [0, 1, 7, 16, 65536]],
+    [HEADER_SSM_HEAD_DIM, [0, 4, 65536]],
+    [HEADER_SSM_GROUPS, [0, 1, 3, 4, 9]],
+    [HEADER_SSM_STATE, [0, 4, 65536]],
+    [HEADER_SSM_TAPS, [0, 1, 2, 4, 65]],
+    [HEADER_SSM_NORM_GROUPS, [0, 3, 16]],
+    [HEADER_SSM_STEP_LEAST, [float(-1), float(Number.NaN), float(1e30)]],
+    [HEADER_SSM_STEP_MOST, [float(-1), float(Number.NaN)]],
+  ];
+  await aboutHybrid(async () => {
+    assert.deepEqual(await tryPack(bytes), { stage: "done", error: null });
+    for (const [field, values] of edits)
+      for (const value of values) {
+        const damaged = changed((view) => {
+          view.setUint32(PRELUDE_BYTES + field, value, true);
+          if (field === HEADER_SSM_STEP_LEAST) view.setFloat32(PRELUDE_BYTES + HEADER_SSM_STEP_MOST, 1, true);
+        });
+        await refused(damaged, `${value} at ${field} of the header`);
+      }
+  });
 });
 
 test("counts and lengths past all reason are refused", async () => {
@@ -335,7 +394,7 @@ test("a header that contradicts itself is refused", async () => {
     ...[...header(HEADER_HEAD_DIM, 0, 4, 7), ...header(HEADER_NORM_EPS, nan, infinity, float(-1e-5), float(1))],
     ...[...header(HEADER_BEGIN_TOKEN, 600), ...header(HEADER_END_TOKENS, 9), ...header(HEADER_END_TOKENS + 4, 600)],
     ...[...header(HEADER_MINIMUM_UNITS, layout.units.length + 1), ...header(HEADER_FIXED_TENSORS, 0, 3, 1000)],
-    ...header(HEADER_FAMILY, 0, 2),
+    ...header(HEADER_FAMILY, 0, 3, 5, 99),
     ...[...entries(HEADER_STACKS, STACK_UNITS, -1, 1), ...entries(HEADER_STACKS, STACK_LAYER, 7)],
     ...[...entries(HEADER_STACKS, STACK_KIND, 1, -1, 9), ...entries(HEADER_STACKS, STACK_CHANNELS, -1, 1)],
     ...[...entries(HEADER_STACKS, STACK_UNIT_BYTES, -64, 64, 1), ...entries(HEADER_STACKS, STACK_TENSOR, -30, 100)],

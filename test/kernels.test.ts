@@ -6,13 +6,18 @@ import {
   OP_ATTENTION,
   OP_BYTES,
   OP_CODE,
+  OP_CONV,
   OP_EMBED,
   OP_FLAGS,
   OP_GATE,
+  OP_GATED_NORM,
   OP_MATMUL,
   OP_NORM,
   OP_ROPE,
+  OP_SCAN,
   OP_SELECT,
+  OP_SQUARED_RELU,
+  OP_STEP_SIZE,
   ROW_BYTES,
   ROW_OUTPUT,
   ROW_POSITION,
@@ -58,6 +63,11 @@ function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch
   else if (op === OP_ATTENTION) exports.attention(record, steps, rows.length);
   else if (op === OP_GATE) exports.gate(record, rows.length);
   else if (op === OP_SELECT) exports.select_rows(record, steps, rows.length);
+  else if (op === OP_SQUARED_RELU) exports.squared_relu(record, rows.length);
+  else if (op === OP_CONV) exports.conv(record, steps, rows.length);
+  else if (op === OP_STEP_SIZE) exports.step_size(record, rows.length);
+  else if (op === OP_SCAN) exports.scan(record, steps, rows.length);
+  else if (op === OP_GATED_NORM) exports.gated_norm(record, rows.length);
   else assert.fail(`no kernel for op ${op}`);
 
   let worst = 0;

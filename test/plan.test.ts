@@ -14,12 +14,12 @@ import {
   KIND_QK,
   KIND_VO,
   PRELUDE_BYTES,
-  ROLE_ATTENTION_NORM,
   ROLE_DOWN,
   ROLE_EMBEDDING,
   ROLE_FINAL_NORM,
   ROLE_GATE,
   ROLE_K,
+  ROLE_MIXER_NORM,
   ROLE_MLP_NORM,
   ROLE_O,
   ROLE_Q,
@@ -346,11 +346,12 @@ async function largeContent(layers = 8): Promise<PackContent> {
   });
   return {
     ...{ family: FAMILY_LLAMA, layers, width, vocabulary, context: 64, heads, kvHeads: heads, headDim, normEps: 1e-5 },
+    ...{ ssm: null },
     ...{ beginToken: null, endTokens: [], minimumUnits: 0, curve: [], info: { name: "large" } },
     fixed: [
       { layer: null, ...matrix(ROLE_EMBEDDING, vocabulary, width) },
       norm(ROLE_FINAL_NORM, null),
-      ...Array.from({ length: layers }, (_, i) => [norm(ROLE_ATTENTION_NORM, i), norm(ROLE_MLP_NORM, i)]).flat(),
+      ...Array.from({ length: layers }, (_, i) => [norm(ROLE_MIXER_NORM, i), norm(ROLE_MLP_NORM, i)]).flat(),
     ],
     stacks,
     order: stacks.flatMap(({ units }, stack) =>

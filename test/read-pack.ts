@@ -13,37 +13,64 @@ import {
   HEADER_KV_HEADS,
   HEADER_LAYERS,
   HEADER_NORM_EPS,
+  HEADER_SSM_GROUPS,
+  HEADER_SSM_HEAD_DIM,
+  HEADER_SSM_HEADS,
+  HEADER_SSM_NORM_GROUPS,
+  HEADER_SSM_STEP_LEAST,
+  HEADER_SSM_STEP_MOST,
+  HEADER_SSM_TAPS,
   HEADER_STACKS,
   HEADER_TENSORS,
   HEADER_UNITS,
   HEADER_VOCABULARY,
   HEADER_WIDTH,
+  KIND_BC,
   KIND_MLP,
   KIND_QK,
   KIND_VO,
+  KIND_XZ,
   NONE,
   PRELUDE_BYTES,
   PRELUDE_FIXED_BYTES,
   PRELUDE_HEADER_BYTES,
-  ROLE_ATTENTION_NORM,
+  ROLE_A,
+  ROLE_B,
+  ROLE_B_BIAS,
+  ROLE_B_CONV,
+  ROLE_C,
+  ROLE_C_BIAS,
+  ROLE_C_CONV,
+  ROLE_D,
   ROLE_DOWN,
   ROLE_DOWN_BIAS,
+  ROLE_DT,
+  ROLE_DT_BIAS,
   ROLE_EMBEDDING,
   ROLE_FINAL_NORM,
   ROLE_GATE,
   ROLE_GATE_BIAS,
+  ROLE_GATED_NORM,
   ROLE_HEAD,
   ROLE_K,
   ROLE_K_BIAS,
+  ROLE_MIXER_NORM,
   ROLE_MLP_NORM,
   ROLE_O,
   ROLE_O_BIAS,
+  ROLE_OUT,
+  ROLE_OUT_BIAS,
   ROLE_Q,
   ROLE_Q_BIAS,
   ROLE_ROPE,
   ROLE_UP,
   ROLE_UP_BIAS,
   ROLE_V,
+  ROLE_X,
+  ROLE_X_BIAS,
+  ROLE_X_CONV,
+  ROLE_Z,
+  ROLE_Z_BIAS,
   STACK_BYTES,
   STACK_CHANNELS,
   STACK_KIND,
@@ -66,7 +93,7 @@ import {
   UNIT_STACK,
 } from "../packs/format";
 import { decodeMatrix } from "../packs/quantize";
-import type { ReferenceAttention, ReferenceMlp, ReferenceModel } from "./reference";
+import type { ReferenceAttention, ReferenceMamba, ReferenceMlp, ReferenceModel, ReferenceSublayer } from "./reference";
 
 export interface TensorPlace {
   role: number;
@@ -174,9 +201,8 @@ export function keptOf(layout: PackLayout, units: number): number[] {
 export function readCut(bytes: Uint8Array, layout: PackLayout, kept: ArrayLike<number>): ReferenceModel {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const field = (offset: number) => view.getUint32(PRELUDE_BYTES + offset, true);
+  const float = (offset: number) => view.getFloat32(PRELUDE_BYTES + offset, true);
   const width = field(HEADER_WIDTH);
-  const heads = field(HEADER_HEADS);
-  const kvHeads = field(HEADER_KV_HEADS);
   const values = (tensor: TensorPlace, base: number): Float64Array => {
     const from = bytes.subarray(base + tensor.offset, base + tensor.offset + tensor.length);
     if (tensor.dtype === DTYPE_VECTOR) return Float64Array.from(new Float32Array(from.slice().buffer));
@@ -187,112 +213,154 @@ export function readCut(bytes: Uint8Array, layout: PackLayout, kept: ArrayLike<n
     return tensor === undefined ? null : values(tensor, layout.fixedOffset);
   };
   const fixed = (role: number, layer: number = NONE) => optional(role, layer) ?? assertThere(role, layer);
-  /** The kept units of a stack: `of(role)` is one array for each of them, or null where the stack has no such tensor. */
-  const unitsOf = (layer: number, kind: number) => {
+  const stackOf = (layer: number, kind: number) => {
     const index = layout.stacks.findIndex((stack) => stack.layer === layer && stack.kind === kind);
-    const { channels, tensors } = layout.stacks[index];
-    const places = layout.units.filter((unit) => unit.stack === index && unit.index < kept[index]);
-    const of = (role: number) => {
+    const { channels, tensors } = layout.stacks[index] ?? { channels: 0, tensors: [] };
+    const units = layout.units.filter((unit) => unit.stack === index && unit.index < kept[index]);
+    return cutStack(kind, channels, units.length, (role) => {
       const tensor = tensors.find((one) => one.role === role);
-      return tensor === undefined ? null : places.map((place) => values(tensor, place.offset));
-    };
-    return { channels, of };
+      if (tensor) return units.map(({ offset }) => values(tensor, offset));
+      return index < 0 ? [] : null;
+    });
   };
 
   const readAttention = (layer: number): ReferenceAttention => {
-    const qk = unitsOf(layer, KIND_QK);
-    const vo = unitsOf(layer, KIND_VO);
-    const half = qk.channels / 2;
-    const angles = qk.of(ROLE_ROPE) ?? [];
-    // Dimensions of a cut head: the a's of all units, then their b's, for the pair is (i, i + dims / 2).
-    const dims = [0, half].flatMap((side) =>
-      angles.flatMap((_, unit) => Array.from({ length: half }, (_, i) => ({ unit, channel: side + i }))),
-    );
-    const values = (vo.of(ROLE_V) ?? []).flatMap((_, unit) =>
-      Array.from({ length: vo.channels }, (_, channel) => ({ unit, channel })),
-    );
-    const rowsOf = (units: Float64Array[] | null, count: number, order: typeof dims, channels: number, cols: number) =>
-      units &&
-      concat(
-        Array.from({ length: count }, (_, head) =>
-          order.map(({ unit, channel }) => {
-            const row = head * channels + channel;
-            return units[unit].subarray(row * cols, (row + 1) * cols);
-          }),
-        ).flat(),
-      );
-    const o = vo.of(ROLE_O) ?? [];
-    const oCols = Array.from({ length: heads }, (_, head) => values.map((value) => ({ ...value, head }))).flat();
+    const [heads, kvHeads] = [field(HEADER_HEADS), field(HEADER_KV_HEADS)];
+    const qk = stackOf(layer, KIND_QK);
+    const vo = stackOf(layer, KIND_VO);
     return {
-      dims: dims.length,
-      vDims: values.length,
-      q: rowsOf(qk.of(ROLE_Q), heads, dims, qk.channels, width) ?? assertThere(ROLE_Q, layer),
-      k: rowsOf(qk.of(ROLE_K), kvHeads, dims, qk.channels, width) ?? assertThere(ROLE_K, layer),
-      v: rowsOf(vo.of(ROLE_V), kvHeads, values, vo.channels, width) ?? assertThere(ROLE_V, layer),
-      o: Float64Array.from({ length: width * oCols.length }, (_, at) => {
-        const { head, unit, channel } = oCols[at % oCols.length];
-        const row = Math.floor(at / oCols.length);
-        return o[unit][row * heads * vo.channels + head * vo.channels + channel];
-      }),
-      qBias: rowsOf(qk.of(ROLE_Q_BIAS), heads, dims, qk.channels, 1),
-      kBias: rowsOf(qk.of(ROLE_K_BIAS), kvHeads, dims, qk.channels, 1),
+      kind: "attention",
+      heads,
+      kvHeads,
+      headDim: field(HEADER_HEAD_DIM),
+      dims: qk.dims,
+      vDims: vo.dims,
+      q: qk.rows(ROLE_Q, heads, width) ?? assertThere(ROLE_Q, layer),
+      k: qk.rows(ROLE_K, kvHeads, width) ?? assertThere(ROLE_K, layer),
+      v: vo.rows(ROLE_V, kvHeads, width) ?? assertThere(ROLE_V, layer),
+      o: vo.cols(ROLE_O, heads, width) ?? assertThere(ROLE_O, layer),
+      qBias: qk.rows(ROLE_Q_BIAS, heads, 1),
+      kBias: qk.rows(ROLE_K_BIAS, kvHeads, 1),
       vBias: null, // a part of o's
       oBias: optional(ROLE_O_BIAS, layer),
-      ropeAngles: concat(
-        Array.from({ length: kvHeads }, (_, head) =>
-          angles.map((unit) => unit.subarray(head * half, (head + 1) * half)),
-        ).flat(),
-      ),
+      ropeAngles: qk.angles(kvHeads) ?? new Float64Array((kvHeads * qk.dims) / 2),
     };
   };
   const readMlp = (layer: number): ReferenceMlp => {
-    const { channels, of } = unitsOf(layer, KIND_MLP);
-    const down = of(ROLE_DOWN) ?? [];
-    const count = down.length * channels;
-    const stacked = (role: number) => {
-      const units = of(role);
-      return units && concat(units);
-    };
+    const mlp = stackOf(layer, KIND_MLP);
     return {
-      channels: count,
-      gate: stacked(ROLE_GATE) ?? assertThere(ROLE_GATE, layer),
-      up: stacked(ROLE_UP) ?? assertThere(ROLE_UP, layer),
-      down: Float64Array.from({ length: width * count }, (_, at) => {
-        const col = at % count;
-        return down[Math.floor(col / channels)][Math.floor(at / count) * channels + (col % channels)];
-      }),
-      gateBias: stacked(ROLE_GATE_BIAS),
-      upBias: stacked(ROLE_UP_BIAS),
+      kind: "mlp",
+      channels: mlp.dims,
+      gate: mlp.rows(ROLE_GATE, 1, width),
+      up: mlp.rows(ROLE_UP, 1, width) ?? assertThere(ROLE_UP, layer),
+      down: mlp.cols(ROLE_DOWN, 1, width) ?? assertThere(ROLE_DOWN, layer),
+      gateBias: mlp.rows(ROLE_GATE_BIAS, 1, 1),
+      upBias: mlp.rows(ROLE_UP_BIAS, 1, 1),
       downBias: optional(ROLE_DOWN_BIAS, layer),
     };
+  };
+  const readMamba = (layer: number): ReferenceMamba => {
+    const [heads, groups, taps] = [field(HEADER_SSM_HEADS), field(HEADER_SSM_GROUPS), field(HEADER_SSM_TAPS)];
+    const normGroups = field(HEADER_SSM_NORM_GROUPS);
+    const bc = stackOf(layer, KIND_BC);
+    const xz = stackOf(layer, KIND_XZ);
+    const xConv = xz.conv(ROLE_X_CONV, heads, taps) ?? assertThere(ROLE_X_CONV, layer);
+    const bConv = bc.conv(ROLE_B_CONV, groups, taps) ?? assertThere(ROLE_B_CONV, layer);
+    const cConv = bc.conv(ROLE_C_CONV, groups, taps) ?? assertThere(ROLE_C_CONV, layer);
+    return {
+      kind: "mamba",
+      heads,
+      dims: xz.dims,
+      groups,
+      state: bc.dims,
+      taps,
+      normGroups,
+      normDivisor: (heads / normGroups) * field(HEADER_SSM_HEAD_DIM),
+      stepLeast: float(HEADER_SSM_STEP_LEAST),
+      stepMost: float(HEADER_SSM_STEP_MOST),
+      z: xz.rows(ROLE_Z, heads, width) ?? assertThere(ROLE_Z, layer),
+      x: xz.rows(ROLE_X, heads, width) ?? assertThere(ROLE_X, layer),
+      b: bc.rows(ROLE_B, groups, width) ?? assertThere(ROLE_B, layer),
+      c: bc.rows(ROLE_C, groups, width) ?? assertThere(ROLE_C, layer),
+      dt: fixed(ROLE_DT, layer),
+      zBias: xz.rows(ROLE_Z_BIAS, heads, 1),
+      xBias: xz.rows(ROLE_X_BIAS, heads, 1),
+      bBias: bc.rows(ROLE_B_BIAS, groups, 1),
+      cBias: bc.rows(ROLE_C_BIAS, groups, 1),
+      ...{ xConv: xConv.weight, bConv: bConv.weight, cConv: cConv.weight },
+      ...{ xConvBias: xConv.bias, bConvBias: bConv.bias, cConvBias: cConv.bias },
+      dtBias: fixed(ROLE_DT_BIAS, layer),
+      a: fixed(ROLE_A, layer),
+      d: fixed(ROLE_D, layer),
+      gatedNorm: xz.rows(ROLE_GATED_NORM, heads, 1) ?? assertThere(ROLE_GATED_NORM, layer),
+      out: xz.cols(ROLE_OUT, heads, width) ?? assertThere(ROLE_OUT, layer),
+      outBias: optional(ROLE_OUT_BIAS, layer),
+    };
+  };
+  // A layer's stacks say what it adds: an attention or an SSM, then an MLP.
+  const readLayer = (layer: number): ReferenceSublayer[] => {
+    const has = (...kinds: number[]) =>
+      layout.stacks.some((stack) => stack.layer === layer && kinds.includes(stack.kind));
+    const sublayers: ReferenceSublayer[] = [];
+    if (has(KIND_QK, KIND_VO)) sublayers.push({ norm: fixed(ROLE_MIXER_NORM, layer), block: readAttention(layer) });
+    if (has(KIND_BC, KIND_XZ)) sublayers.push({ norm: fixed(ROLE_MIXER_NORM, layer), block: readMamba(layer) });
+    if (has(KIND_MLP)) sublayers.push({ norm: fixed(ROLE_MLP_NORM, layer), block: readMlp(layer) });
+    return sublayers;
   };
   return {
     width,
     vocabulary: field(HEADER_VOCABULARY),
-    heads,
-    kvHeads,
-    headDim: field(HEADER_HEAD_DIM),
-    normEps: view.getFloat32(PRELUDE_BYTES + HEADER_NORM_EPS, true),
+    normEps: float(HEADER_NORM_EPS),
     embedding: fixed(ROLE_EMBEDDING),
     head: optional(ROLE_HEAD),
     finalNorm: fixed(ROLE_FINAL_NORM),
-    layers: Array.from({ length: field(HEADER_LAYERS) }, (_, layer) => ({
-      attentionNorm: fixed(ROLE_ATTENTION_NORM, layer),
-      attention: readAttention(layer),
-      mlpNorm: fixed(ROLE_MLP_NORM, layer),
-      mlp: readMlp(layer),
-    })),
+    layers: Array.from({ length: field(HEADER_LAYERS) }, (_, layer) => readLayer(layer)),
   };
 }
 
-function concat(parts: readonly Float64Array[]): Float64Array {
-  const out = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    out.set(part, at);
-    at += part.length;
-  }
-  return out;
+/**
+ * The kept units of a stack, put together head by head; `heads` is 1 in an MLP, and the groups for what they share.
+ * `of` gives a tensor's values in each of the units. Arrays are null where the units have no such tensor.
+ */
+function cutStack(kind: number, channels: number, units: number, of: (role: number) => Float64Array[] | null) {
+  // Those of QK are the a's of all units, then their b's, for the pair is (i, i + dims / 2).
+  const parts = kind === KIND_QK ? 2 : 1;
+  const length = channels / parts;
+  const dims = Array.from({ length: parts * units * length }, (_, i) => {
+    const part = Math.floor(i / (units * length));
+    return { unit: Math.floor(i / length) % units, channel: part * length + (i % length) };
+  });
+  const collect = (role: number, count: number, pick: (units: Float64Array[], at: number) => number) => {
+    const tensors = of(role);
+    return tensors && Float64Array.from({ length: count }, (_, at) => pick(tensors, at));
+  };
+
+  /** [heads][dims][cols] of units of [heads][channels][cols]. */
+  const rows = (role: number, heads: number, cols: number) =>
+    collect(role, heads * dims.length * cols, (tensors, at) => {
+      const row = Math.floor(at / cols);
+      const { unit, channel } = dims[row % dims.length];
+      return tensors[unit][(Math.floor(row / dims.length) * channels + channel) * cols + (at % cols)];
+    });
+  /** [count][heads][dims] of units of [count][heads][channels]. */
+  const cols = (role: number, heads: number, count: number) => rows(role, count * heads, 1);
+  /** The taps [heads][dims][taps] and the bias [heads][dims] of units of [taps + 1][heads][channels]. */
+  const conv = (role: number, heads: number, taps: number) => {
+    const all = cols(role, heads, taps + 1);
+    const size = heads * dims.length;
+    const weight = Float64Array.from(
+      { length: size * taps },
+      (_, i) => all?.[(i % taps) * size + Math.floor(i / taps)] ?? 0,
+    );
+    return all && { weight, bias: all.slice(taps * size) };
+  };
+  /** [kvHeads][dims / 2] of units of [kvHeads][channels / 2]. */
+  const angles = (kvHeads: number) =>
+    collect(ROLE_ROPE, (kvHeads * dims.length) / 2, (tensors, at) => {
+      const { unit, channel } = dims[at % (dims.length / 2)];
+      return tensors[unit][Math.floor(at / (dims.length / 2)) * length + channel];
+    });
+  return { dims: dims.length, rows, cols, conv, angles };
 }
 
 function assertThere(role: number, layer: number): never {

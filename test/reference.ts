@@ -3,32 +3,35 @@
 // number of dimensions, and any of them may be 0. Arrays are row-major; shapes are in the comments.
 
 import type { Checkpoint } from "../packs/checkpoint";
+import type { ModelConfig, SublayerName } from "../packs/config";
 import { type Role, readOptionalTensor, readTensor } from "../packs/families";
 
 export interface ReferenceModel {
   width: number;
   vocabulary: number;
-  heads: number;
-  kvHeads: number;
-  /** Of the uncut head: the softmax scale is 1 / √headDim at every cut. */
-  headDim: number;
   normEps: number;
   embedding: Float64Array; // [vocabulary][width]
   head: Float64Array | null; // [vocabulary][width]; null = the embedding
   finalNorm: Float64Array; // [width]
-  layers: ReferenceLayer[];
+  /** What each layer adds to the residual stream, in order. */
+  layers: ReferenceSublayer[][];
 }
 
-/** `attention` or `mlp` = null: nothing is added to the residual stream. */
-export interface ReferenceLayer {
-  attentionNorm: Float64Array; // [width]
-  attention: ReferenceAttention | null;
-  mlpNorm: Float64Array; // [width]
-  mlp: ReferenceMlp | null;
+/** Adds block(rmsNorm(x)). */
+export interface ReferenceSublayer {
+  norm: Float64Array; // [width]
+  block: ReferenceBlock;
 }
+
+export type ReferenceBlock = ReferenceAttention | ReferenceMlp | ReferenceMamba;
 
 /** dims = 0: every key scores alike. vDims = 0: only the bias of o is added. */
 export interface ReferenceAttention {
+  kind: "attention";
+  heads: number;
+  kvHeads: number;
+  /** Of the uncut head: the softmax scale is 1 / √headDim at every cut. */
+  headDim: number;
   dims: number; // of a q or k head; even
   vDims: number; // of a v head
   q: Float64Array; // [heads][dims][width]
@@ -39,18 +42,54 @@ export interface ReferenceAttention {
   kBias: Float64Array | null; // [kvHeads][dims]
   vBias: Float64Array | null; // [kvHeads][vDims]
   oBias: Float64Array | null; // [width]
-  ropeAngles: Float64Array; // [kvHeads][dims / 2] per position, radians; the pair is (i, i + dims / 2)
+  ropeAngles: Float64Array; // [kvHeads][dims / 2] per position, radians; the pair is (i, i + dims / 2); 0 = not rotated
 }
 
 /** channels = 0: only the bias of down is added. */
 export interface ReferenceMlp {
+  kind: "mlp";
   channels: number;
-  gate: Float64Array; // [channels][width]
+  gate: Float64Array | null; // [channels][width]; null = down(squaredRelu(up x))
   up: Float64Array; // [channels][width]
   down: Float64Array; // [width][channels]
   gateBias: Float64Array | null; // [channels]
   upBias: Float64Array | null; // [channels]
   downBias: Float64Array | null; // [width]
+}
+
+/** Mamba-2. dims = 0: only the bias of out is added. state = 0: a head's input goes past its state only. */
+export interface ReferenceMamba {
+  kind: "mamba";
+  heads: number;
+  dims: number; // of a head
+  groups: number; // heads / groups neighbouring heads share b and c
+  state: number; // dimensions
+  taps: number;
+  normGroups: number; // the gated norm is over heads / normGroups heads each
+  normDivisor: number; // channels of a norm group in the uncut model
+  stepLeast: number;
+  stepMost: number;
+  z: Float64Array; // [heads][dims][width]
+  x: Float64Array; // [heads][dims][width]
+  b: Float64Array; // [groups][state][width]
+  c: Float64Array; // [groups][state][width]
+  dt: Float64Array; // [heads][width]
+  zBias: Float64Array | null; // [heads][dims]
+  xBias: Float64Array | null; // [heads][dims]
+  bBias: Float64Array | null; // [groups][state]
+  cBias: Float64Array | null; // [groups][state]
+  xConv: Float64Array; // [heads][dims][taps]
+  bConv: Float64Array; // [groups][state][taps]
+  cConv: Float64Array; // [groups][state][taps]
+  xConvBias: Float64Array | null; // [heads][dims]
+  bConvBias: Float64Array | null; // [groups][state]
+  cConvBias: Float64Array | null; // [groups][state]
+  dtBias: Float64Array; // [heads]
+  a: Float64Array; // [heads]; negative
+  d: Float64Array; // [heads]
+  gatedNorm: Float64Array; // [heads][dims]
+  out: Float64Array; // [width][heads][dims]
+  outBias: Float64Array | null; // [width]
 }
 
 export interface ReferenceResult {
@@ -66,8 +105,12 @@ export function forward(model: ReferenceModel, tokens: ArrayLike<number>): Refer
   let x = embed(model.embedding, width, tokens); // [tokens][width]
   for (const layer of model.layers) {
     hidden.push(x);
-    if (layer.attention) x = add(x, attentionBlock(model, layer.attention, rmsNorm(x, layer.attentionNorm, normEps)));
-    if (layer.mlp) x = add(x, mlpBlock(layer.mlp, rmsNorm(x, layer.mlpNorm, normEps), width));
+    for (const { norm, block } of layer) {
+      const normed = rmsNorm(x, norm, normEps);
+      if (block.kind === "attention") x = add(x, attentionBlock(block, normed, width));
+      else if (block.kind === "mlp") x = add(x, mlpBlock(block, normed, width));
+      else x = add(x, mambaBlock(block, normed, width, normEps));
+    }
   }
   x = rmsNorm(x, model.finalNorm, normEps);
   hidden.push(x);
@@ -75,26 +118,48 @@ export function forward(model: ReferenceModel, tokens: ArrayLike<number>): Refer
 }
 
 /** out[tokens][width]: q, k, v of the normed x, rope, attention, o. */
-export function attentionBlock(model: ReferenceModel, weights: ReferenceAttention, x: Float64Array): Float64Array {
-  const { width, heads, kvHeads } = model;
-  const { dims, vDims } = weights;
+export function attentionBlock(weights: ReferenceAttention, x: Float64Array, width: number): Float64Array {
+  const { heads, kvHeads, dims, vDims, ropeAngles } = weights;
   const tokens = x.length / width;
   const positions = Float64Array.from({ length: tokens }, (_, position) => position);
   const q = matmul(x, weights.q, tokens, heads * dims, width, weights.qBias);
   const k = matmul(x, weights.k, tokens, kvHeads * dims, width, weights.kBias);
   const v = matmul(x, weights.v, tokens, kvHeads * vDims, width, weights.vBias);
-  const rotatedQ = rope(q, positions, weights.ropeAngles, heads, kvHeads, dims);
-  const rotatedK = rope(k, positions, weights.ropeAngles, kvHeads, kvHeads, dims);
-  const sizes = { queries: tokens, keys: tokens, heads, kvHeads, dims, vDims, scale: 1 / Math.sqrt(model.headDim) };
+  const rotatedQ = rope(q, positions, ropeAngles, heads, kvHeads, dims);
+  const rotatedK = rope(k, positions, ropeAngles, kvHeads, kvHeads, dims);
+  const sizes = { queries: tokens, keys: tokens, heads, kvHeads, dims, vDims, scale: 1 / Math.sqrt(weights.headDim) };
   return matmul(attention(rotatedQ, rotatedK, v, sizes), weights.o, tokens, width, heads * vDims, weights.oBias);
 }
 
-/** out[tokens][width]: down(swiglu(gate x, up x)) of the normed x. */
+/** out[tokens][width]: down(swiglu(gate x, up x)), or down(squaredRelu(up x)), of the normed x. */
 export function mlpBlock(weights: ReferenceMlp, x: Float64Array, width: number): Float64Array {
+  const { channels } = weights;
   const tokens = x.length / width;
-  const gate = matmul(x, weights.gate, tokens, weights.channels, width, weights.gateBias);
-  const up = matmul(x, weights.up, tokens, weights.channels, width, weights.upBias);
-  return matmul(swiglu(gate, up), weights.down, tokens, width, weights.channels, weights.downBias);
+  const up = matmul(x, weights.up, tokens, channels, width, weights.upBias);
+  const gate = weights.gate && matmul(x, weights.gate, tokens, channels, width, weights.gateBias);
+  return matmul(gate ? swiglu(gate, up) : squaredRelu(up), weights.down, tokens, width, channels, weights.downBias);
+}
+
+/** out[tokens][width]: z, x, b, c, dt of the normed u, convolutions, scan, gated norm, out. */
+export function mambaBlock(weights: ReferenceMamba, u: Float64Array, width: number, eps: number): Float64Array {
+  const { heads, dims, groups, state, taps } = weights;
+  const tokens = u.length / width;
+  const inner = heads * dims;
+  const shared = groups * state;
+  const z = matmul(u, weights.z, tokens, inner, width, weights.zBias);
+  const rawX = matmul(u, weights.x, tokens, inner, width, weights.xBias);
+  const rawB = matmul(u, weights.b, tokens, shared, width, weights.bBias);
+  const rawC = matmul(u, weights.c, tokens, shared, width, weights.cBias);
+  const rawDt = matmul(u, weights.dt, tokens, heads, width);
+  const x = silu(causalConv(rawX, weights.xConv, weights.xConvBias, inner, taps));
+  const b = silu(causalConv(rawB, weights.bConv, weights.bConvBias, shared, taps));
+  const c = silu(causalConv(rawC, weights.cConv, weights.cConvBias, shared, taps));
+  const dt = stepSize(rawDt, weights.dtBias, weights.stepLeast, weights.stepMost);
+  const y = scan(x, b, c, dt, weights.a, weights.d, weights);
+  const { normGroups, normDivisor } = weights;
+  const sizes = { channels: inner, groups: normGroups, divisor: normDivisor, eps };
+  const normed = gatedNorm(y, z, weights.gatedNorm, sizes);
+  return matmul(normed, weights.out, tokens, width, inner, weights.outBias);
 }
 
 // Ops
@@ -214,9 +279,123 @@ export function softmax(x: Float64Array): Float64Array {
   return out.map((value) => value / sum);
 }
 
-/** out[i] = silu(gate[i]) · up[i], where silu(x) = x / (1 + exp(−x)). */
+/** out[i] = x[i] / (1 + exp(−x[i])). */
+export function silu(x: Float64Array): Float64Array {
+  return x.map((value) => value / (1 + Math.exp(-value)));
+}
+
+/** out[i] = silu(gate[i]) · up[i]. */
 export function swiglu(gate: Float64Array, up: Float64Array): Float64Array {
-  return gate.map((value, i) => (value / (1 + Math.exp(-value))) * up[i]);
+  return silu(gate).map((value, i) => value * up[i]);
+}
+
+/** out[i] = max(x[i], 0)². */
+export function squaredRelu(x: Float64Array): Float64Array {
+  return x.map((value) => Math.max(value, 0) ** 2);
+}
+
+/**
+ * out[t][i] = bias[i] + Σ_j weight[i][j] · x[t − taps + 1 + j][i], for x [tokens][channels], weight [channels][taps].
+ * `before` [taps − 1][channels] are the rows before the first, oldest first; zeros, where absent.
+ */
+export function causalConv(
+  x: Float64Array,
+  weight: Float64Array,
+  bias: Float64Array | null,
+  channels: number,
+  taps: number,
+  before: Float64Array = new Float64Array((taps - 1) * channels),
+): Float64Array {
+  const rows = new Float64Array(before.length + x.length);
+  rows.set(before);
+  rows.set(x, before.length);
+  const out = new Float64Array(x.length);
+  for (let at = 0; at < x.length; at++) {
+    const i = at % channels;
+    let sum = bias ? bias[i] : 0;
+    for (let j = 0; j < taps; j++) sum += weight[i * taps + j] * rows[at + j * channels];
+    out[at] = sum;
+  }
+  return out;
+}
+
+/** out[t][h] = softplus(dt[t][h] + bias[h]), not below `least` nor above `most`; softplus(x) = ln(1 + exp(x)). */
+export function stepSize(dt: Float64Array, bias: Float64Array, least: number, most: number): Float64Array {
+  return dt.map((value, i) => {
+    const x = value + bias[i % bias.length];
+    const softplus = Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))); // no power that overflows
+    return Math.min(Math.max(softplus, least), most);
+  });
+}
+
+export interface ScanSizes {
+  heads: number;
+  dims: number;
+  groups: number; // heads / groups neighbouring heads share b and c
+  state: number;
+}
+
+/**
+ * Of each head, token by token: h = exp(dt · a) · h + dt · x ⊗ b; out = h · c + d · x. x and out [tokens][heads][dims],
+ * b and c [tokens][groups][state], dt [tokens][heads], a and d [heads]. It goes on from h [heads][dims][state], and
+ * leaves there what comes out.
+ */
+export function scan(
+  x: Float64Array,
+  b: Float64Array,
+  c: Float64Array,
+  dt: Float64Array,
+  a: Float64Array,
+  d: Float64Array,
+  { heads, dims, groups, state }: ScanSizes,
+  h: Float64Array = new Float64Array(heads * dims * state),
+): Float64Array {
+  const out = new Float64Array(x.length);
+  for (let t = 0; t < dt.length / heads; t++) {
+    for (let head = 0; head < heads; head++) {
+      const group = Math.floor(head / (heads / groups));
+      const step = dt[t * heads + head];
+      const decay = Math.exp(step * a[head]);
+      for (let p = 0; p < dims; p++) {
+        const at = (t * heads + head) * dims + p;
+        let sum = 0;
+        for (let n = 0; n < state; n++) {
+          const cell = (head * dims + p) * state + n;
+          const shared = (t * groups + group) * state + n;
+          h[cell] = decay * h[cell] + step * x[at] * b[shared];
+          sum += h[cell] * c[shared];
+        }
+        out[at] = sum + d[head] * x[at];
+      }
+    }
+  }
+  return out;
+}
+
+export interface GatedNormSizes {
+  channels: number;
+  groups: number; // of channels / groups neighbouring channels each
+  divisor: number;
+  eps: number;
+}
+
+/** With v = y · silu(z): out = weight · v / √(Σ v² / divisor + eps), the sum over v's group; y and z [tokens][channels]. */
+export function gatedNorm(
+  y: Float64Array,
+  z: Float64Array,
+  weight: Float64Array,
+  { channels, groups, divisor, eps }: GatedNormSizes,
+): Float64Array {
+  const v = swiglu(z, y);
+  const out = new Float64Array(v.length);
+  const size = channels / groups;
+  for (let start = 0; start < v.length; start += size) {
+    let sum = 0;
+    for (let i = 0; i < size; i++) sum += v[start + i] * v[start + i];
+    const scale = 1 / Math.sqrt(sum / divisor + eps);
+    for (let i = 0; i < size; i++) out[start + i] = weight[(start + i) % channels] * (v[start + i] * scale);
+  }
+  return out;
 }
 
 /** out[i] = a[i] + b[i]. */
@@ -245,55 +424,115 @@ export function meanLoss(logits: Float64Array, tokens: ArrayLike<number>, vocabu
 /** All weights of a checkpoint as a reference model. */
 export async function readReference(checkpoint: Checkpoint): Promise<ReferenceModel> {
   const { config } = checkpoint;
-  const { kvHeads, headDim } = config;
-  const weights = async (role: Role, layer = 0) => Float64Array.from(await readTensor(checkpoint, role, layer));
-  const optional = async (role: Role, layer = 0) => {
-    const values = await readOptionalTensor(checkpoint, role, layer);
-    return values && Float64Array.from(values);
-  };
-  const ropeAngles = new Float64Array((kvHeads * headDim) / 2);
-  for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
-    ropeAngles.set(config.ropeInverseFrequencies, (kvHead * headDim) / 2);
-  }
-  const layers: ReferenceLayer[] = [];
-  for (let layer = 0; layer < config.layers; layer++) {
-    layers.push({
-      attentionNorm: await weights("attentionNorm", layer),
-      attention: {
-        dims: headDim,
-        vDims: headDim,
-        q: await weights("q", layer),
-        k: await weights("k", layer),
-        v: await weights("v", layer),
-        o: await weights("o", layer),
-        qBias: await optional("qBias", layer),
-        kBias: await optional("kBias", layer),
-        vBias: await optional("vBias", layer),
-        oBias: await optional("oBias", layer),
-        ropeAngles,
-      },
-      mlpNorm: await weights("mlpNorm", layer),
-      mlp: {
-        channels: config.mlpWidth,
-        gate: await weights("gate", layer),
-        up: await weights("up", layer),
-        down: await weights("down", layer),
-        gateBias: await optional("gateBias", layer),
-        upBias: await optional("upBias", layer),
-        downBias: await optional("downBias", layer),
-      },
-    });
+  const { weights, optional } = readerOf(checkpoint, 0);
+  const layers: ReferenceSublayer[][] = [];
+  for (const [layer, names] of config.sublayers.entries()) {
+    const sublayers: ReferenceSublayer[] = [];
+    for (const name of names) sublayers.push(await readSublayer(name, config, readerOf(checkpoint, layer)));
+    layers.push(sublayers);
   }
   return {
     width: config.width,
     vocabulary: config.vocabulary,
-    heads: config.heads,
-    kvHeads,
-    headDim,
     normEps: config.normEps,
     embedding: await weights("embedding"),
     head: await optional("head"),
     finalNorm: await weights("finalNorm"),
     layers,
   };
+}
+
+type LayerReader = ReturnType<typeof readerOf>;
+
+/** The tensors of a layer. */
+function readerOf(checkpoint: Checkpoint, layer: number) {
+  return {
+    weights: async (role: Role) => Float64Array.from(await readTensor(checkpoint, role, layer)),
+    optional: async (role: Role) => {
+      const values = await readOptionalTensor(checkpoint, role, layer);
+      return values && Float64Array.from(values);
+    },
+  };
+}
+
+async function readSublayer(name: SublayerName, config: ModelConfig, reader: LayerReader): Promise<ReferenceSublayer> {
+  if (name === "mlp") return { norm: await reader.weights("mlpNorm"), block: await readMlp(config, reader) };
+  const block = await (name === "attention" ? readAttention(config, reader) : readMamba(config, reader));
+  return { norm: await reader.weights("mixerNorm"), block };
+}
+
+async function readAttention(config: ModelConfig, { weights, optional }: LayerReader): Promise<ReferenceAttention> {
+  const { heads, kvHeads, headDim, width, ropeInverseFrequencies: frequencies } = config;
+  // A checkpoint's pairs are (i, i + rotary) for i < rotary, and what comes after them is plain; here all pairs are
+  // (i, i + headDim / 2), and the plain dims are pairs of angle 0.
+  const rotary = frequencies.length;
+  const firsts = Array.from({ length: headDim / 2 }, (_, i) => (i < rotary ? i : rotary + i));
+  const seconds = firsts.map((dim, i) => (i < rotary ? dim + rotary : dim + headDim / 2 - rotary));
+  const dims = [...firsts, ...seconds];
+  const reorder = (x: Float64Array, cols: number) =>
+    x.map((_, at) => {
+      const row = Math.floor(at / cols);
+      const head = Math.floor(row / headDim);
+      return x[(head * headDim + dims[row % headDim]) * cols + (at % cols)];
+    });
+  const [qBias, kBias] = [await optional("qBias"), await optional("kBias")];
+  return {
+    ...{ kind: "attention", heads, kvHeads, headDim, dims: headDim, vDims: headDim },
+    q: reorder(await weights("q"), width),
+    k: reorder(await weights("k"), width),
+    v: await weights("v"),
+    o: await weights("o"),
+    qBias: qBias && reorder(qBias, 1),
+    kBias: kBias && reorder(kBias, 1),
+    vBias: await optional("vBias"),
+    oBias: await optional("oBias"),
+    ropeAngles: Float64Array.from({ length: kvHeads * firsts.length }, (_, i) => frequencies[i % firsts.length] ?? 0),
+  };
+}
+
+async function readMlp(config: ModelConfig, { weights, optional }: LayerReader): Promise<ReferenceMlp> {
+  return {
+    kind: "mlp",
+    channels: config.mlpWidth,
+    gate: config.gatedMlp ? await weights("gate") : null,
+    up: await weights("up"),
+    down: await weights("down"),
+    gateBias: config.gatedMlp ? await optional("gateBias") : null,
+    upBias: await optional("upBias"),
+    downBias: await optional("downBias"),
+  };
+}
+
+async function readMamba({ width, ssm }: ModelConfig, { weights, optional }: LayerReader): Promise<ReferenceMamba> {
+  if (!ssm) throw new Error("a mamba sublayer in a model without an SSM");
+  const { heads, headDim, groups, state, taps, normGroups, stepLeast, stepMost } = ssm;
+  const inner = heads * headDim;
+  const shared = groups * state;
+  const rows = [inner, inner, shared, shared, heads];
+  const [z, x, b, c, dt] = split(await weights("inProj"), rows, width);
+  const [zBias, xBias, bBias, cBias, dtRowBias] = split(await optional("inProjBias"), rows, 1);
+  const channels = [inner, shared, shared];
+  const [xConv, bConv, cConv] = split(await weights("conv"), channels, taps);
+  const [xConvBias, bConvBias, cConvBias] = split(await optional("convBias"), channels, 1);
+  const dtBias = await weights("dtBias");
+  return {
+    ...{ kind: "mamba", heads, dims: headDim, groups, state, taps, stepLeast, stepMost },
+    ...{ normGroups, normDivisor: inner / normGroups, z, x, b, c, dt, zBias, xBias, bBias, cBias },
+    ...{ xConv, bConv, cConv, xConvBias, bConvBias, cConvBias },
+    dtBias: dtRowBias ? add(dtBias, dtRowBias) : dtBias,
+    a: (await weights("aLog")).map((value) => -Math.exp(value)),
+    d: await weights("d"),
+    gatedNorm: await weights("gatedNorm"),
+    out: await weights("outProj"),
+    outBias: await optional("outProjBias"),
+  };
+}
+
+/** The first rows[0] rows of a matrix [rows][cols], the rows[1] rows after them, and so on; nulls, where it is null. */
+function split<T extends Float64Array | null>(matrix: T, rows: number[], cols: number): T[] {
+  let at = 0;
+  return rows.map((count) => {
+    at += count * cols;
+    return (matrix?.slice(at - count * cols, at) ?? null) as T;
+  });
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, renameSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { openTensors } from "../packs/safetensors";
+import { openTensors, readJson } from "../packs/safetensors";
 import type { ErrorCode, SnugError } from "../runtime/errors";
 import {
   encode,
@@ -301,6 +301,28 @@ test("an index that is no index is refused", async (t) => {
   }
   writeFileSync(join(folder, INDEX), Buffer.of(0x7b, 0xff, 0x7d));
   await refused(() => openTensors(folder), "checkpoint", INDEX, "UTF-8");
+});
+
+test("numbers of Python that JSON lacks are read, outside of texts", async (t) => {
+  const folder = scratchFolder(t);
+  const read = (text: string) => {
+    writeFileSync(join(folder, "config.json"), text);
+    return readJson(folder, "config.json");
+  };
+  const special = (name: string) => ({ __float__: name });
+  assert.deepEqual(await read('{"limit": [0.0, Infinity], "x": -Infinity,"NaN":NaN}'), {
+    ...{ limit: [0, special("Infinity")], x: special("-Infinity"), NaN: special("NaN") },
+  });
+  const texts = { a: 'say "Infinity", [NaN]', "b\\": "-Infinity\\", c: '\\"NaN' };
+  const text = JSON.stringify(texts);
+  assert.deepEqual(await read(`${text.slice(0, -1)},"d":Infinity}`), { ...texts, d: special("Infinity") });
+  assert.deepEqual(await read(text), texts);
+  for (const broken of [
+    ...['{"a": Infinity', "{Infinity: 1}", '{"a": 1Infinity}', '{"a": +Infinity}', '{"a": --Infinity}'],
+    ...['{"a": InfinityX}', '{"a": infinity}', '{"a": NaN NaN}', '{"a": "Infinity}', '{"a": 5 -Infinity}', "Infinity,"],
+  ]) {
+    await refused(() => read(broken), "checkpoint", "config.json is not JSON");
+  }
 });
 
 test("damaged bytes anywhere in a header are read or refused, never worse", async (t) => {

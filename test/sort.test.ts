@@ -5,17 +5,13 @@ import { resolve } from "node:path";
 import { before, test } from "node:test";
 import { Linalg } from "../packs/linalg";
 import {
-  channelEnergy,
   descending,
   eliminationOrder,
   jointBasis,
   nestedRefit,
   outputGram,
-  qkPairScores,
-  ridgeLeverage,
+  rankPairs,
   type ValueBasis,
-  valueBasis,
-  valueCovariance,
 } from "../packs/sort";
 import { SnugError } from "../runtime/errors";
 import { diagonal, gram, identity, largest, multiply, shifted, solve, transpose } from "./dense";
@@ -60,35 +56,16 @@ test("descending keeps ties in order", () => {
   assert.deepEqual([...descending([])], []);
 });
 
-for (const n of [1, 5, 33, 64]) {
-  check(`ridgeLeverage n=${n}`, (random) => {
-    const c = moments(inputs(random, 3 * n, n), n);
-    for (const lambda of [0.01, 1]) {
-      const inverse = solve(shifted(c, n, lambda), identity(n), n, n);
-      const want = diagonal(multiply(c, inverse, n, n, n), n);
-      near(ridgeLeverage(linalg, linalg.put(c, n, n), lambda), want, 1e-4);
-    }
-  });
-}
-
-check("ridgeLeverage without rank, and with a λ below what f32 can tell from zero", (random) => {
-  const n = 40;
-  const c = linalg.put(moments(inputs(random, 2, n), n), n, n);
-  assert.ok(ridgeLeverage(linalg, c, 1e-12).every(Number.isFinite));
-});
-
 for (const [n, width] of [
   [1, 3],
   [2, 2],
   [31, 20],
   [64, 48],
 ]) {
-  check(`channelEnergy and eliminationOrder n=${n}`, (random) => {
+  check(`eliminationOrder n=${n}`, (random) => {
     const c = moments(inputs(random, 2 * n, n), n);
     const down = randoms(random, width * n);
     const loss = gram(down, n).map((value, at) => value * c[at]);
-    near(channelEnergy(linalg, linalg.put(c, n, n), down, width), diagonal(loss, n), 1e-12);
-
     const order = [...eliminationOrder(linalg, linalg.put(c, n, n), down, width)];
     assert.deepEqual(
       order.toSorted((i, j) => i - j),
@@ -110,44 +87,66 @@ for (const [n, width] of [
 }
 
 for (const biased of [false, true]) {
-  check(`qkPairScores ${biased ? "with" : "without"} biases, whatever the positions`, (random) => {
-    const [heads, kvHeads, headDim, width, rows] = [4, 2, 8, 24, 200];
-    const half = headDim / 2;
-    const x = inputs(random, rows, width);
-    const q = randoms(random, heads * headDim * width);
-    const k = randoms(random, kvHeads * headDim * width);
-    const mean = Float32Array.from(multiply(new Float64Array(rows).fill(1 / rows), x, 1, rows, width));
-    const biases = { q: randoms(random, heads * headDim), k: randoms(random, kvHeads * headDim), mean };
+  for (const rotated of [4, 3, 0]) {
+    check(
+      `rankPairs ${biased ? "with" : "without"} biases, ${rotated} of 4 pairs rotated, whatever the positions`,
+      (random) => {
+        const [heads, kvHeads, headDim, width, rows] = [4, 2, 8, 24, 200];
+        const x = inputs(random, rows, width);
+        const q = randoms(random, heads * headDim * width);
+        const k = randoms(random, kvHeads * headDim * width);
+        const mean = Float32Array.from(multiply(new Float64Array(rows).fill(1 / rows), x, 1, rows, width));
+        const biases = { q: randoms(random, heads * headDim), k: randoms(random, kvHeads * headDim), mean };
+        const rotary = Array.from({ length: rotated }, (_, i) => [i, i + rotated] as const);
 
-    /** Mean squares of what the layer computes, each row rotated by its position. */
-    const energies = (w: Float32Array, bias: Float32Array, count: number) => {
-      const out = multiply(x, transpose(w, width, count), rows, width, count);
-      const sums = new Float64Array(count);
-      for (let r = 0; r < rows; r++) {
-        for (let a = 0; a < count; a++) {
-          if (a % headDim >= half) continue;
-          const [u, v] = [a, a + half].map((i) => out[r * count + i] + (biased ? bias[i] : 0));
-          const angle = r / 10 ** (a % headDim);
-          sums[a] += (u * Math.cos(angle) - v * Math.sin(angle)) ** 2 / rows;
-          sums[a + half] += (u * Math.sin(angle) + v * Math.cos(angle)) ** 2 / rows;
-        }
-      }
-      return sums;
-    };
-    const queries = energies(q, biases.q, heads * headDim);
-    const keys = energies(k, biases.k, kvHeads * headDim);
-    const want = Float64Array.from({ length: kvHeads * half }, (_, at) => {
-      const [kv, pair] = [Math.floor(at / half), at % half];
-      let query = 0;
-      for (const head of [2 * kv, 2 * kv + 1]) {
-        for (const i of [pair, pair + half]) query += queries[head * headDim + i];
-      }
-      return Math.sqrt(query * (keys[kv * headDim + pair] + keys[kv * headDim + pair + half]));
-    });
-    const c = linalg.put(moments(x, width), width, width);
-    const shape = { heads, kvHeads, headDim, q, k };
-    near(qkPairScores(linalg, c, biased ? { ...shape, biases } : shape), want, 1e-5);
-  });
+        /** Mean squares of what the layer computes, each row rotated by its position. */
+        const energies = (w: Float32Array, bias: Float32Array, count: number) => {
+          const out = multiply(x, transpose(w, width, count), rows, width, count);
+          const sums = new Float64Array(count);
+          for (let r = 0; r < rows; r++)
+            for (let head = 0; head < count; head += headDim) {
+              const at = (dim: number) => out[r * count + head + dim] + (biased ? bias[head + dim] : 0);
+              for (let dim = 2 * rotated; dim < headDim; dim++) sums[head + dim] += at(dim) ** 2 / rows;
+              for (const [a, b] of rotary) {
+                const angle = r / 10 ** a;
+                sums[head + a] += (at(a) * Math.cos(angle) - at(b) * Math.sin(angle)) ** 2 / rows;
+                sums[head + b] += (at(a) * Math.sin(angle) + at(b) * Math.cos(angle)) ** 2 / rows;
+              }
+            }
+          return sums;
+        };
+        const queries = energies(q, biases.q, heads * headDim);
+        const keys = energies(k, biases.k, kvHeads * headDim);
+        const score = (kv: number, dims: readonly number[]) => {
+          const sum = (values: Float64Array, head: number) =>
+            dims.reduce((total, dim) => total + values[head * headDim + dim], 0);
+          return Math.sqrt((sum(queries, 2 * kv) + sum(queries, 2 * kv + 1)) * sum(keys, kv));
+        };
+        const c = linalg.put(moments(x, width), width, width);
+        const shape = { heads, kvHeads, headDim, q, k };
+        rankPairs(linalg, c, biased ? { ...shape, biases } : shape, rotary).forEach((dims, kv) => {
+          assert.deepEqual(
+            dims.toSorted((a, b) => a - b),
+            Array.from({ length: headDim }, (_, i) => i),
+          );
+          const pairs = Array.from({ length: headDim / 2 }, (_, i) => dims.slice(2 * i, 2 * i + 2));
+          const scores = pairs.map((pair) => score(kv, pair));
+          scores.slice(1).forEach((value, i) => {
+            assert.ok(
+              value <= scores[i] * (1 + 1e-5),
+              `pair ${i + 1} of head ${kv} is worth more than the one before it`,
+            );
+          });
+          // Rotary pairs stay together; plain dims stand as they rank.
+          for (const [a, b] of pairs) if (a < 2 * rotated || b < 2 * rotated) assert.equal(b, a + rotated);
+          const plain = dims.filter((dim) => dim >= 2 * rotated).map((dim) => score(kv, [dim]));
+          plain.slice(1).forEach((value, i) => {
+            assert.ok(value <= plain[i] * (1 + 1e-5), `plain dim ${i + 1} of head ${kv}`);
+          });
+        });
+      },
+    );
+  }
 }
 
 check("bases of the values: exact when whole, worth what they say, the joint one best", (random) => {
@@ -156,9 +155,8 @@ check("bases of the values: exact when whole, worth what they say, the joint one
   const wv = randoms(random, headDim * width);
   const wo = randoms(random, width * allHeads * headDim).map((value, at) => value * (1 + 3 * ((at % headDim) % 5)));
   const c = moments(inputs(random, 300, width), width);
-  const covariance = valueCovariance(linalg, linalg.put(c, width, width), wv, headDim);
   const values = multiply(wv, c, headDim, width, width);
-  near(covariance, multiply(values, transpose(wv, width, headDim), headDim, width, headDim), 1e-5);
+  const covariance = multiply(values, transpose(wv, width, headDim), headDim, width, headDim);
 
   // The group's heads under each other: [group × width, headDim].
   const stacked = Float64Array.from({ length: group * width * headDim }, (_, at) => {
@@ -180,15 +178,11 @@ check("bases of the values: exact when whole, worth what they say, the joint one
     return through.reduce((sum, value, at) => sum + value * error[at], 0);
   };
   const from = (worth: Float64Array, k: number) => worth.subarray(k).reduce((sum, value) => sum + value, 0);
-  const own = valueBasis(linalg, covariance, headDim);
+  // Beside it the principal axes of the values, which know nothing of o.
+  const { values: worth, vectors } = linalg.eigen(covariance, headDim);
+  const own: ValueBasis = { v: vectors, o: transpose(vectors, headDim, headDim), worth };
   const joint = jointBasis(linalg, covariance, output, headDim);
   for (const basis of [own, joint]) near(square(basis.o, basis.v), identity(headDim), 1e-9);
-  // In its basis, the covariance of the values is what the basis says.
-  near(
-    square(square(own.v, covariance), own.o),
-    identity(headDim).map((one, at) => one * own.worth[at % headDim]),
-    1e-9,
-  );
   const all = lost(joint, 0);
   for (let k = 0; k <= headDim; k++) {
     assert.ok(Math.abs(lost(joint, k) - from(joint.worth, k)) <= 1e-6 * all, `k = ${k}`);

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { PACK_VERSION } from "../packs/format";
 import { packCheckpoint } from "../packs/index";
 import { open } from "../runtime/index";
-import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 
 const TOKENS = [3, 1, 4, 15, 92, 65, 35, 89, 79, 32];
 const PRUNING = 0.25;
@@ -27,7 +27,7 @@ async function lastLogits(path: string): Promise<number[]> {
 
 if (process.env.SNUG_WRITE_VERSION && !existsSync(file(PACK_VERSION, "snug")))
   test("writes the files of this version", async (context) => {
-    const { folder } = writeCheckpoint(scratchFolder(context), { num_hidden_layers: 1 }, 11);
+    const { folder } = writeCheckpoint(scratchFolder(context), SMALL_CONFIGS.bamba, 11);
     await packCheckpoint({ checkpoint: folder, output: file(PACK_VERSION, "snug"), threads: 1 });
     writeFileSync(file(PACK_VERSION, "json"), `${JSON.stringify(await lastLogits(file(PACK_VERSION, "snug")))}\n`);
   });

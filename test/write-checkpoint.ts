@@ -1,12 +1,12 @@
-// Random checkpoints for tests, written in the layout of a hub: any head ratio, awkward sizes, biases, tied or not,
-// one file or shards, each dtype. Same arguments, same bytes. It also writes bare safetensors files, broken ones too.
+// Random checkpoints for tests, written in the layout of a hub: every family, any head ratio, awkward sizes, biases,
+// tied or not, one file or shards, each dtype. Same arguments, same bytes. It also writes bare safetensors files, broken ones too.
 
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseConfig } from "../packs/checkpoint";
-import { type ExpectedTensor, expectedTensors } from "../packs/families";
+import { type ExpectedTensor, expectedTensors, FAMILIES, type FamilyName } from "../packs/families/index";
 import type { JsonObject } from "../packs/safetensors";
 import type { ErrorCode, SnugError } from "../runtime/errors";
 
@@ -35,31 +35,134 @@ export interface WrittenCheckpoint {
   tensors: Map<string, StoredTensor>;
 }
 
-/** config.json where nothing is overridden: heads × head_dim ≠ hidden_size, and no size is a power of two. */
-export const SMALL_CONFIG: JsonObject = {
-  architectures: ["LlamaForCausalLM"],
-  model_type: "llama",
-  hidden_size: 48,
-  intermediate_size: 80,
-  num_hidden_layers: 2,
-  num_attention_heads: 6,
-  num_key_value_heads: 2,
-  head_dim: 12,
-  vocab_size: 97,
-  max_position_embeddings: 128,
-  hidden_act: "silu",
-  rms_norm_eps: 1e-5,
-  rope_parameters: { rope_type: "default", rope_theta: 10000 },
-  attention_bias: false,
-  mlp_bias: false,
-  tie_word_embeddings: false,
-  bos_token_id: 0,
-  eos_token_id: 0,
+/**
+ * config.json of each family where nothing is overridden: heads × head_dim ≠ hidden_size wherever the family may, and
+ * hardly a size is a power of two. The layers of the hybrids are of every kind.
+ */
+export const SMALL_CONFIGS: Readonly<Record<FamilyName, JsonObject>> = {
+  llama: {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_size: 48,
+    intermediate_size: 80,
+    num_hidden_layers: 2,
+    num_attention_heads: 6,
+    num_key_value_heads: 2,
+    head_dim: 12,
+    vocab_size: 97,
+    max_position_embeddings: 128,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-5,
+    rope_parameters: { rope_type: "default", rope_theta: 10000 },
+    attention_bias: false,
+    mlp_bias: false,
+    tie_word_embeddings: false,
+    bos_token_id: 0,
+    eos_token_id: 0,
+  },
+  qwen2: {
+    architectures: ["Qwen2ForCausalLM"],
+    model_type: "qwen2",
+    hidden_size: 40,
+    intermediate_size: 88,
+    num_hidden_layers: 2,
+    num_attention_heads: 5,
+    num_key_value_heads: 1,
+    vocab_size: 97,
+    max_position_embeddings: 128,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-6,
+    rope_theta: 1000000,
+    use_sliding_window: false,
+    sliding_window: 64,
+    max_window_layers: 1,
+    tie_word_embeddings: true,
+    bos_token_id: 0,
+    eos_token_id: 0,
+  },
+  mamba2: {
+    architectures: ["Mamba2ForCausalLM"],
+    model_type: "mamba2",
+    hidden_size: 48,
+    num_hidden_layers: 2,
+    num_heads: 6,
+    head_dim: 16,
+    expand: 2,
+    n_groups: 3,
+    state_size: 20,
+    conv_kernel: 4,
+    vocab_size: 97,
+    hidden_act: "silu",
+    layer_norm_epsilon: 1e-5,
+    time_step_limit: [0, { __float__: "Infinity" }],
+    use_bias: false,
+    use_conv_bias: true,
+    tie_word_embeddings: true,
+    bos_token_id: 0,
+    eos_token_id: 0,
+  },
+  bamba: {
+    architectures: ["BambaForCausalLM"],
+    model_type: "bamba",
+    hidden_size: 48,
+    intermediate_size: 72,
+    num_hidden_layers: 3,
+    attn_layer_indices: [1],
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    mamba_n_heads: 8,
+    mamba_d_head: "auto",
+    mamba_expand: 2,
+    mamba_n_groups: 2,
+    mamba_d_state: 24,
+    mamba_d_conv: 3,
+    mamba_conv_bias: true,
+    mamba_proj_bias: false,
+    vocab_size: 97,
+    max_position_embeddings: 128,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-5,
+    rope_parameters: { rope_type: "default", rope_theta: 10000, partial_rotary_factor: 0.5 },
+    attention_bias: false,
+    mlp_bias: false,
+    tie_word_embeddings: false,
+    bos_token_id: 0,
+    eos_token_id: 0,
+  },
+  "nemotron-h": {
+    architectures: ["NemotronHForCausalLM"],
+    model_type: "nemotron_h",
+    hidden_size: 48,
+    intermediate_size: 104,
+    layers_block_type: ["linear_attention", "mlp", "full_attention", "mlp", "linear_attention"],
+    num_attention_heads: 3,
+    num_key_value_heads: 1,
+    head_dim: 20,
+    mamba_num_heads: 6,
+    mamba_head_dim: 12,
+    n_groups: 2,
+    ssm_state_size: 28,
+    conv_kernel: 4,
+    vocab_size: 97,
+    max_position_embeddings: 128,
+    mlp_hidden_act: "relu2",
+    mamba_hidden_act: "silu",
+    layer_norm_epsilon: 1e-5,
+    time_step_limit: [0, { __float__: "Infinity" }],
+    use_bias: false,
+    use_conv_bias: true,
+    attention_bias: false,
+    mlp_bias: false,
+    tie_word_embeddings: false,
+    bos_token_id: 0,
+    eos_token_id: 0,
+  },
 };
 
 /**
  * Writes a checkpoint with random weights: matrices keep the size of what flows through them, norms are near 1.
- * `overrides` are keys of config.json; undefined removes one. The folder is made if need be.
+ * `overrides` are keys of config.json, undefined removes one; they are laid over the small config of the family that
+ * their "architectures" name, or of Llama. The folder is made if need be.
  */
 export function writeCheckpoint(
   folder: string,
@@ -67,14 +170,17 @@ export function writeCheckpoint(
   seed = 1,
   options: WriteOptions = {},
 ): WrittenCheckpoint {
-  const config: JsonObject = JSON.parse(JSON.stringify({ ...SMALL_CONFIG, ...overrides }));
+  const [architecture] = (overrides.architectures as string[] | undefined) ?? ["LlamaForCausalLM"];
+  const family = FAMILIES.find((one) => one.architecture === architecture);
+  const config: JsonObject = JSON.parse(JSON.stringify({ ...(family && SMALL_CONFIGS[family.name]), ...overrides }));
   const { dtype = "BF16", shards = 1, files = {} } = options;
   const normal = normals(seed);
   const tensors = new Map<string, StoredTensor>();
   for (const expected of expectedTensors(parseConfig(config))) {
-    const stored = typeof dtype === "string" ? dtype : dtype(expected.name);
+    const [name] = expected.names;
+    const stored = typeof dtype === "string" ? dtype : dtype(name);
     const values = randomWeights(expected, normal).map((value) => encode(value, stored).value);
-    tensors.set(expected.name, { dtype: stored, shape: expected.shape, values });
+    tensors.set(name, { dtype: stored, shape: expected.shape, values });
   }
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "config.json"), JSON.stringify(config, null, 2));
@@ -180,9 +286,22 @@ function writeShards(folder: string, tensors: Map<string, StoredTensor>, shards:
 
 function randomWeights({ role, shape }: ExpectedTensor, normal: () => number): Float32Array {
   const values = new Float32Array(shape.reduce((count, size) => count * size, 1));
-  const spread = role.endsWith("Norm") || role.endsWith("Bias") ? 0.1 : role === "embedding" ? 1 : shape[1] ** -0.5;
-  const mean = role.endsWith("Norm") ? 1 : 0;
-  return values.map(() => mean + spread * normal());
+  if (role === "aLog") return values.map(() => Math.log(1 + 15 * share(normal())));
+  if (role === "dtBias") return values.map(() => softplusOf(0.001 * 200 ** share(normal())));
+  const near1 = role.endsWith("Norm") || role === "d";
+  const columns = role === "conv" ? shape[2] : role === "embedding" ? 1 : shape[1];
+  const spread = near1 || role.endsWith("Bias") ? 0.1 : columns ** -0.5;
+  return values.map(() => (near1 ? 1 : 0) + spread * normal());
+}
+
+/** From 0 to 1, about evenly, of standard normal numbers. */
+function share(normal: number): number {
+  return 1 / (1 + Math.exp(-1.7 * normal));
+}
+
+/** What softplus makes this of. */
+function softplusOf(value: number): number {
+  return Math.log(Math.expm1(value));
 }
 
 /** Standard normal numbers from a seed: xorshift32 and Box–Muller. */

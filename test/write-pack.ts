@@ -3,40 +3,28 @@
 
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { storeTokenizer } from "../packs/calibration";
+import { type SortedSublayer, storeLayer } from "../packs/chain";
 import { type Checkpoint, openCheckpoint } from "../packs/checkpoint";
-import { familyOf, readOptionalTensor, readTensor } from "../packs/families";
+import { familyOf, readOptionalTensor, readTensor } from "../packs/families/index";
 import {
-  DTYPE_BYTES,
   DTYPE_F32,
   DTYPE_Q4,
   DTYPE_Q8,
-  ROLE_ATTENTION_NORM,
-  ROLE_DOWN_BIAS,
+  KIND_QK,
+  KIND_VO,
   ROLE_EMBEDDING,
   ROLE_FINAL_NORM,
   ROLE_HEAD,
-  ROLE_MLP_NORM,
-  ROLE_O_BIAS,
-  ROLE_TOKENIZER,
 } from "../packs/format";
 import { Linalg } from "../packs/linalg";
 import { quantizeToNearest } from "../packs/quantize";
-import {
-  attentionStacks,
-  type Encoded,
-  groupSize,
-  mlpStack,
-  storeMatrix,
-  storeVector,
-  type UnitSizes,
-  unitSizes,
-  unitTensors,
-} from "../packs/stacks";
+import { type Encoded, groupSize, storeMatrix, storeVector, type UnitSizes, unitSizes } from "../packs/stacks";
+import { readSublayers } from "../packs/sublayers/index";
 import { compileTokenizer } from "../packs/tokenizer";
 import {
   type CurvePoint,
   type FixedTensor,
-  layOutUnit,
   type OrderedUnit,
   type PackContent,
   type Stack,
@@ -116,33 +104,28 @@ async function packContent(checkpoint: Checkpoint, options: PackOptions): Promis
     fixed.push({ layer: null, ...storeMatrix(ROLE_HEAD, encode(head, vocabulary, width), vocabulary, width) });
   if (checkpoint.tokenizer !== null) {
     const { bytes } = compileTokenizer(checkpoint.tokenizer, checkpoint.tokenizerConfig ?? undefined);
-    const shape = { dtype: DTYPE_BYTES, rows: 1, cols: bytes.length, group: 0 };
-    fixed.push({ layer: null, role: ROLE_TOKENIZER, ...shape, bytes });
+    fixed.push({ layer: null, ...storeTokenizer(bytes) });
   }
 
   const stacks: Stack[] = [];
   const units: Uint8Array[][] = [];
   for (let layer = 0; layer < config.layers; layer++) {
-    const weights = await readLayer(checkpoint, layer);
-    const vector = (role: number, values: Float32Array | null) =>
-      values && fixed.push({ layer, ...storeVector(role, values, 1, values.length) });
-    vector(ROLE_ATTENTION_NORM, weights.attentionNorm);
-    vector(ROLE_MLP_NORM, weights.mlpNorm);
-    vector(ROLE_O_BIAS, weights.oBias);
-    vector(ROLE_DOWN_BIAS, weights.downBias);
-    const pairs = Array.from({ length: config.kvHeads }, (_, kv) => order(config.headDim / 2, layer * 100 + kv));
-    const layerStacks = [
-      ...attentionStacks(config, weights, pairs, sizes),
-      mlpStack(config, weights, order(config.mlpWidth, layer * 100 + 99), sizes),
-    ];
-    for (const stack of layerStacks) {
-      const encoded = stack.matrices.map(({ values, rows, cols, axis }) =>
-        encode(values, rows, cols, axis === "cols" ? cols / stack.units : cols),
-      );
-      const laid = unitTensors(stack, encoded).map(layOutUnit);
-      const { kind, channels } = stack;
-      stacks.push({ layer, kind, channels, units: stack.units, layout: laid[0].layout });
-      units.push(laid.map(({ bytes }) => bytes));
+    const sublayers = await readSublayers(checkpoint, layer, sizes);
+    const sorted = sublayers.map((sublayer): SortedSublayer => {
+      const { orders, bases } = sublayer.natural();
+      const shuffledOrders = [...orders].map(([kind, lists]) => {
+        const own = (list: ArrayLike<number>, i: number) => reordered(kind, list, order, layer * 1000 + kind * 100 + i);
+        return [kind, kind === KIND_VO ? lists : lists.map(own)] as const;
+      });
+      return { sublayer, stacks: sublayer.stacks({ orders: new Map(shuffledOrders), bases }, module) };
+    });
+    const stored = storeLayer(sorted, ({ values, rows, cols, axis }, stack) =>
+      encode(values, rows, cols, axis === "cols" && stack !== null ? cols / stack.units : cols),
+    );
+    fixed.push(...stored.fixed.map((tensor) => ({ ...tensor, layer })));
+    for (const { kind, channels, layout, units: own } of stored.stacks) {
+      stacks.push({ layer, kind, channels, units: own.length, layout });
+      units.push([...own]);
     }
   }
   return {
@@ -160,33 +143,15 @@ async function packContent(checkpoint: Checkpoint, options: PackOptions): Promis
   };
 }
 
-/** A layer's weights; the bias of v is made a part of o's, for what it adds to the values is the same at every position. */
-async function readLayer(checkpoint: Checkpoint, layer: number) {
-  const { width, heads, kvHeads, headDim } = checkpoint.config;
-  const must = (role: Parameters<typeof readTensor>[1]) => readTensor(checkpoint, role, layer);
-  const may = (role: Parameters<typeof readTensor>[1]) => readOptionalTensor(checkpoint, role, layer);
-  const o = await must("o");
-  const vBias = await may("vBias");
-  let oBias = await may("oBias");
-  if (vBias !== null) {
-    const before = oBias;
-    oBias = Float32Array.from({ length: width }, (_, row) => {
-      let sum = before === null ? 0 : before[row];
-      for (let col = 0; col < heads * headDim; col++) {
-        const kv = Math.floor(Math.floor(col / headDim) / (heads / kvHeads));
-        sum += o[row * heads * headDim + col] * vBias[kv * headDim + (col % headDim)];
-      }
-      return sum;
-    });
-  }
-  return {
-    attentionNorm: await must("attentionNorm"),
-    mlpNorm: await must("mlpNorm"),
-    ...{ q: await must("q"), k: await must("k"), v: await must("v"), o },
-    ...{ qBias: await may("qBias"), kBias: await may("kBias"), oBias },
-    ...{ gate: await must("gate"), up: await must("up"), down: await must("down") },
-    ...{ gateBias: await may("gateBias"), upBias: await may("upBias"), downBias: await may("downBias") },
-  };
+/** A list of channels in another order; those of queries and keys are pairs. The basis of values stays as it is. */
+function reordered(
+  kind: number,
+  list: ArrayLike<number>,
+  order: (count: number, seed: number) => number[],
+  seed: number,
+): number[] {
+  const size = kind === KIND_QK ? 2 : 1;
+  return order(list.length / size, seed).flatMap((i) => Array.from({ length: size }, (_, j) => list[i * size + j]));
 }
 
 /** All units: stack by stack, or in random order, those of one stack in theirs. */
