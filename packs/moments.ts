@@ -13,25 +13,26 @@ export function meanMoments(linalg: Linalg, sums: Float32Array, rows: number): M
   return matrix;
 }
 
-/** M with rows and columns taken in this order; −1 takes zeros. */
-export function permuted(linalg: Linalg, m: Matrix, order: readonly number[]): Matrix {
-  const out = linalg.zeros(order.length, order.length);
-  const from = linalg.view(m);
-  const to = linalg.view(out);
+/**
+ * M [from.length, from.length], whose row and column i are those of channel from[i], with them in the order `to`. A
+ * channel −1 is none: zeros.
+ */
+export function reordered(linalg: Linalg, m: Matrix, from: readonly number[], to: readonly number[]): Matrix {
+  const places = new Map(from.map((channel, place) => [channel, place]));
+  const order = to.map((channel) => (channel < 0 ? -1 : (places.get(channel) as number)));
+  const out = linalg.zeros(to.length, to.length);
+  const before = linalg.view(m);
+  const after = linalg.view(out);
   order.forEach((row, i) => {
     if (row < 0) return;
     order.forEach((col, j) => {
-      if (col >= 0) to[i * order.length + j] = from[row * m.cols + col] as number;
+      if (col >= 0) after[i * order.length + j] = before[row * m.cols + col] as number;
     });
   });
   return out;
 }
 
-/** Where each of `count` channels lies in a stored order: the inverse of a list that may have −1s in it. */
-export function placesOf(stored: readonly number[], count: number): number[] {
-  const places = new Array<number>(count).fill(-1);
-  stored.forEach((channel, place) => {
-    if (channel >= 0) places[channel] = place;
-  });
-  return places;
+/** 0 … count − 1. */
+export function counting(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
 }

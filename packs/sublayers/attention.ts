@@ -18,7 +18,7 @@ import {
   ROLE_V,
 } from "../format";
 import type { Linalg, Matrix } from "../linalg";
-import { meanMoments, permuted, placesOf } from "../moments";
+import { counting, meanMoments, reordered } from "../moments";
 import type { Statistics } from "../shard";
 import { jointBasis, outputGram, rankPairs, type ValueBasis } from "../sort";
 import {
@@ -122,7 +122,7 @@ class Attention implements Sublayer {
     const qRows = storedChannels(dimsOf(heads) as number[][], headDim, qkChannels);
     const kRows = storedChannels(dims, headDim, qkChannels);
     const vRows = storedChannels(this.#plain(kvHeads), headDim, voChannels);
-    const oCols = storedChannels(this.#plain(heads), headDim, voChannels);
+    const oCols = this.#outputs();
     const { v, o } = turned(this.#weights, bases, width, headDim, share, linalg);
     // The a's of a unit's pairs stand in its first half.
     const angles = kRows
@@ -157,15 +157,20 @@ class Attention implements Sublayer {
     const natural = this.#naturalMoments(statistics, linalg);
     const once = turnRows(linalg, natural, bases, heads / kvHeads, headDim);
     transpose(linalg.view(once), once.rows);
-    const order = storedChannels(this.#plain(heads), headDim, this.#sizes.voChannels);
-    return permuted(linalg, turnRows(linalg, once, bases, heads / kvHeads, headDim), order);
+    const turnedTwice = turnRows(linalg, once, bases, heads / kvHeads, headDim);
+    return reordered(linalg, turnedTwice, counting(heads * headDim), this.#outputs());
   }
 
   /** Second moments of o's input as the checkpoint has it: [head][dim]. */
   #naturalMoments({ outputs, rows }: Statistics, linalg: Linalg): Matrix {
     const { heads, headDim } = this.#config;
-    const stored = storedChannels(this.#plain(heads), headDim, this.#sizes.voChannels);
-    return permuted(linalg, meanMoments(linalg, outputs, rows), placesOf(stored, heads * headDim));
+    return reordered(linalg, meanMoments(linalg, outputs, rows), this.#outputs(), counting(heads * headDim));
+  }
+
+  /** The columns of o [head][dim] in stored order. */
+  #outputs(): number[] {
+    const { heads, headDim } = this.#config;
+    return storedChannels(this.#plain(heads), headDim, this.#sizes.voChannels);
   }
 
   #rotaryPairs(): [number, number][] {
@@ -175,7 +180,7 @@ class Attention implements Sublayer {
 
   /** Dimensions in the order in which they come, for `count` heads. */
   #plain(count: number): number[][] {
-    const dims = Array.from({ length: this.#config.headDim }, (_, i) => i);
+    const dims = counting(this.#config.headDim);
     return Array.from({ length: count }, () => dims);
   }
 

@@ -27,7 +27,7 @@ import {
   ROLE_Z_BIAS,
 } from "../format";
 import type { Linalg, Matrix } from "../linalg";
-import { meanMoments, permuted, placesOf } from "../moments";
+import { counting, meanMoments, reordered } from "../moments";
 import type { Statistics } from "../shard";
 import { eliminate, eliminationOrder } from "../sort";
 import {
@@ -107,15 +107,14 @@ class Mamba implements Sublayer {
       perHead(ROLE_D, d),
       ...(outProjBias ? [storeVector(ROLE_OUT_BIAS, outProjBias, 1, width)] : []),
     ];
-    const order = Array.from({ length: heads }, (_, head) => dt + head);
+    const order = counting(heads).map((head) => dt + head);
     this.matrices = [rowMatrix(ROLE_DT, inProj, order, width)];
   }
 
   natural(): Sorting {
     const { heads, headDim, groups, state } = this.#ssm;
-    const counting = (lists: number, length: number) =>
-      Array.from({ length: lists }, () => Array.from({ length }, (_, i) => i));
-    return sorting(counting(groups, state), counting(heads, headDim));
+    const plain = (lists: number, length: number) => Array.from({ length: lists }, () => counting(length));
+    return sorting(plain(groups, state), plain(heads, headDim));
   }
 
   /**
@@ -131,7 +130,7 @@ class Mamba implements Sublayer {
         return eliminate(linalg.view(meanMoments(linalg, sums, statistics.rows)), state);
       });
       const stored = meanMoments(linalg, statistics.outputs, statistics.rows);
-      const c = permuted(linalg, stored, placesOf(this.#inner(this.natural()), heads * headDim));
+      const c = reordered(linalg, stored, this.#inner(this.natural()), counting(heads * headDim));
       const order = eliminationOrder(linalg, c, this.#weights.outProj, this.#width);
       const dims = Array.from({ length: heads }, (_, head) =>
         [...order].filter((channel) => Math.floor(channel / headDim) === head).map((channel) => channel % headDim),
@@ -187,10 +186,8 @@ class Mamba implements Sublayer {
   }
 
   outputMoments(statistics: Statistics, sorted: Sorting, linalg: Linalg): Matrix {
-    const { heads, headDim } = this.#ssm;
-    const natural = placesOf(this.#inner(this.natural()), heads * headDim);
-    const order = this.#inner(sorted).map((channel) => natural[channel] as number);
-    return permuted(linalg, meanMoments(linalg, statistics.outputs, statistics.rows), order);
+    const moments = meanMoments(linalg, statistics.outputs, statistics.rows);
+    return reordered(linalg, moments, this.#inner(this.natural()), this.#inner(sorted));
   }
 
   /** Channels [head][dim] in stored order. */

@@ -14,7 +14,7 @@ import {
   ROLE_UP_BIAS,
 } from "../format";
 import type { Linalg, Matrix } from "../linalg";
-import { meanMoments, permuted, placesOf } from "../moments";
+import { counting, meanMoments, reordered } from "../moments";
 import type { Statistics } from "../shard";
 import { eliminationOrder } from "../sort";
 import { colMatrix, rowMatrix, type StackWeights, storeVector, type UnitSizes, unitVector } from "../stacks";
@@ -64,14 +64,14 @@ export class Mlp implements Sublayer {
   }
 
   natural(): Sorting {
-    return sorting(Array.from({ length: this.#config.mlpWidth }, (_, i) => i));
+    return sorting(counting(this.#config.mlpWidth));
   }
 
   sort(statistics: Statistics, linalg: Linalg): Sorting {
     const { width, mlpWidth } = this.#config;
     return linalg.scope(() => {
       const stored = meanMoments(linalg, statistics.outputs, statistics.rows);
-      const c = permuted(linalg, stored, placesOf(this.#stored(this.natural()), mlpWidth));
+      const c = reordered(linalg, stored, this.#stored(this.natural()), counting(mlpWidth));
       return sorting(eliminationOrder(linalg, c, this.#weights.down, width));
     });
   }
@@ -100,9 +100,8 @@ export class Mlp implements Sublayer {
   }
 
   outputMoments(statistics: Statistics, sorted: Sorting, linalg: Linalg): Matrix {
-    const natural = placesOf(this.#stored(this.natural()), this.#config.mlpWidth);
-    const order = this.#stored(sorted).map((channel) => (channel < 0 ? -1 : (natural[channel] as number)));
-    return permuted(linalg, meanMoments(linalg, statistics.outputs, statistics.rows), order);
+    const moments = meanMoments(linalg, statistics.outputs, statistics.rows);
+    return reordered(linalg, moments, this.#stored(this.natural()), this.#stored(sorted));
   }
 
   /** Channels in stored order; past the last, −1s fill the last unit up. */
