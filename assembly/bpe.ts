@@ -28,14 +28,17 @@ export function bpe_encode(bytes: usize, count: u32, work: usize): u32 {
   heap = work; // first, for its entries are the wider
   nodes = work + (count << (ENTRY_SHIFT + 1));
   heapCount = 0;
+  let left: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {
-    const node = nodes + i * NODE_BYTES;
-    store<u32>(node, byte_token(load<u8>(bytes + i)), NODE_TOKEN);
-    store<u32>(node, i - 1, NODE_PREVIOUS); // NONE before the first
-    store<u32>(node, i + 1 < count ? i + 1 : NONE, NODE_NEXT);
+    const token = byte_token(load<u8>(bytes + i));
+    if (token === NONE) continue; // its neighbours become each other's
+    const node = nodes + left * NODE_BYTES;
+    store<u32>(node, token, NODE_TOKEN);
+    store<u32>(node, left - 1, NODE_PREVIOUS); // NONE before the first
+    store<u32>(node, ++left, NODE_NEXT);
   }
-  for (let i: u32 = 0; i + 1 < count; i++) offer(i);
-  let left = count;
+  if (left) store<u32>(nodes + (left - 1) * NODE_BYTES, NONE, NODE_NEXT);
+  for (let i: u32 = 1; i < left; i++) offer(i - 1);
   while (heapCount) {
     const entry = heap_pop();
     if (merge(entry as u32, (entry >>> 32) as u32)) left--;

@@ -283,10 +283,14 @@ function encode_pretoken(at: u32, end: u32): bool {
 
 /** Encodes the first bytes of the working memory. */
 function encode_bytes(bytes: u32): bool {
-  if (bytes === 1) return put(byte_token(load<u8>(work)));
+  if (bytes === 1) {
+    const token = byte_token(load<u8>(work));
+    return token === NONE || put(token);
+  }
   const id = whole_find(work, bytes);
   if (id !== NONE) return put(id);
   const count = bpe_encode(work, bytes, (work + workBytes + 7) & ~7);
+  if (!count) return true;
   isFull = isFull || count > capacity - written;
   if (isFull) return false;
   bpe_take(out + (written << 2));

@@ -250,8 +250,7 @@ function check_tokens(count: u32, textBytes: u32): i32 {
   if (load<u32>(last) !== textBytes) return corrupt(last);
   for (let byte: u32 = 0; byte < 256; byte++) {
     const id = byte_token(byte);
-    const unused = byte === 0xc0 || byte === 0xc1 || byte > 0xf4;
-    if (id >= count && !(unused && id === NONE)) return corrupt(byteTokensPtr + (byte << 2));
+    if (id >= count && id !== NONE) return corrupt(byteTokensPtr + (byte << 2));
   }
   return STATUS_OK;
 }

@@ -184,7 +184,7 @@ export const GROUP_MAX: u32 = 256;
 //
 //   | fields | bytes | tokens | specials | lefts | merges | whole | index | index | added | added | text |
 //
-//   bytes     u32 [256]: the token of each byte; NONE only for those that UTF-8 never uses
+//   bytes     u32 [256]: the token of each byte; NONE for those that are left out of the text
 //   tokens    u32 [tokens + 1]: token t is text[tokens[t] … tokens[t + 1]); empty where no token has the id
 //   specials  bits [tokens], lowest bit first, padded to u32
 //   lefts     u32 [tokens + 1]: the merges that begin with token t are merges[lefts[t] … lefts[t + 1])

@@ -105,7 +105,15 @@ export function compileTokenizer(tokenizerJson: unknown, tokenizerConfig: unknow
   const idOf = (content: string) => added.find((token) => token.content === content)?.id ?? vocabulary.ids.get(content);
   const wholeWords = boolean(model.ignore_merges ?? false, "model.ignore_merges");
   return {
-    bytes: write(vocabulary, merges, added, wholeWords, pattern, flags | (nfc ? TOKENIZER_NFC : 0)),
+    bytes: write(
+      vocabulary,
+      byteTokens(vocabulary.ids, model.unk_token ?? null),
+      merges,
+      added,
+      wholeWords,
+      pattern,
+      flags | (nfc ? TOKENIZER_NFC : 0),
+    ),
     tokens: vocabulary.bytes.length,
     beginToken: readBegin(root.post_processor, config, idOf),
     endToken: configToken(config, "eos_token", idOf),
@@ -178,7 +186,9 @@ function readSplit(split: Fields, key: string): number {
   const behavior = invert ? "Removed" : "Isolated";
   if (split.behavior !== behavior) throw unsupported(`${key}.behavior`, split.behavior, `"${behavior}"`);
   const regex = object(split.pattern, `${key}.pattern`).Regex;
-  const known = PATTERNS.find(([source]) => source === regex);
+  // Some files have the line breaks themselves in it.
+  const escaped = typeof regex === "string" ? regex.replaceAll("\r", "\\r").replaceAll("\n", "\\n") : undefined;
+  const known = PATTERNS.find(([source]) => source === escaped);
   if (!known) throw unsupported(`${key}.pattern`, regex ?? split.pattern, "a regular expression that snug knows");
   return known[1];
 }
@@ -334,6 +344,7 @@ function compareBytes(a: Uint8Array, b: Uint8Array): number {
 /** Lays the sections out in the order that format.ts draws. */
 function write(
   vocabulary: Vocabulary,
+  ofBytes: readonly number[],
   merges: Merge[],
   added: AddedToken[],
   wholeWords: boolean,
@@ -368,7 +379,7 @@ function write(
       at += 4;
     }
   };
-  for (const id of byteTokens(vocabulary.ids)) put(id);
+  put(...ofBytes);
   let text = 0;
   for (let id = 0; id < tokens; id++) {
     put(text);
@@ -395,19 +406,25 @@ function write(
   return bytes;
 }
 
-/** The token of each byte; only bytes that UTF-8 never uses may have none. */
-function byteTokens(ids: Map<string, number>): number[] {
+/** The token of each byte, NONE for those that have none: they are left out of the text, unless `unknown` stands for them. */
+function byteTokens(ids: Map<string, number>, unknown: unknown): number[] {
   const tokens = new Array<number>(256).fill(NONE);
   for (const [character, byte] of BYTE_OF_CHARACTER) {
     const id = ids.get(character);
+    const inText = byte !== 0xc0 && byte !== 0xc1 && byte < 0xf5; // UTF-8 never uses the others
     if (id !== undefined) tokens[byte] = id;
-    else if (byte !== 0xc0 && byte !== 0xc1 && byte < 0xf5) {
+    else if (inText && unknown !== null)
       throw new SnugError(
         "unsupported",
-        `${FILE}: model.vocab has no token for byte ${byte} (${JSON.stringify(character)}); byte-level text needs them all`,
+        `${FILE}: model.vocab has no token for byte ${byte} (${JSON.stringify(character)}), and model.unk_token is ` +
+          `${shown(unknown)}; this version needs a token for each byte, or no unk_token`,
       );
-    }
   }
+  if (tokens.every((id) => id === NONE))
+    throw new SnugError(
+      "unsupported",
+      `${FILE}: model.vocab has no token for any byte; this version needs byte-level BPE`,
+    );
   return tokens;
 }
 

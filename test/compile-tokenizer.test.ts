@@ -36,6 +36,16 @@ describe("compileTokenizer", () => {
       (json) => {
         delete json.model.vocab.a;
         json.model.merges = [];
+        json.model.unk_token = "<unk>";
+      },
+    ],
+    [
+      "unsupported",
+      /no token for any byte/,
+      (json) => {
+        json.model.vocab = { word: 0 };
+        json.model.merges = [];
+        json.added_tokens = [];
       },
     ],
     ["checkpoint", /model\.merges\[0\] is "a b c"/, (json) => (json.model.merges[0] = "a b c")],
