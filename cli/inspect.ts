@@ -4,6 +4,7 @@ import type { Pack } from "../runtime/index";
 import { withPack } from "./budget";
 import { type Command, flag } from "./options";
 import { digits, grouped, lookOf, megabytes, percent, plain, printJson, table } from "./output";
+import { kindsOf } from "./picture";
 
 const CURVE_POINTS = 10;
 
@@ -50,10 +51,10 @@ function factsOf(pack: Pack) {
 
 /** Channels of each kind in the widest layer. */
 function channelsOf(layers: ReturnType<Pack["plan"]>["layers"]): Record<string, number> {
-  const channels: Record<string, number> = {};
-  for (const stack of layers.flatMap((layer) => layer.stacks))
-    channels[stack.kind] = Math.max(channels[stack.kind] ?? 0, stack.channels);
-  return channels;
+  const stacks = layers.flatMap((layer) => layer.stacks);
+  const most = (kind: string) =>
+    Math.max(...stacks.filter((stack) => stack.kind === kind).map(({ channels }) => channels));
+  return Object.fromEntries(kindsOf(layers).map((kind) => [kind, most(kind)]));
 }
 
 /** What round pruning rates come to; the last one is the most that can be cut. */
@@ -79,10 +80,7 @@ function describe(file: string, facts: Facts): string[] {
       `${facts.hasTokenizer ? "" : "no tokenizer, "}vocabulary ${grouped(facts.vocabulary)}, ` +
         `context up to ${grouped(facts.maximumContext)}`,
     ],
-    [
-      "channels",
-      `${channels.join(", ")} in a layer (of each head; of the MLP; of the state), cut in ${grouped(facts.units)} units`,
-    ],
+    ["channels", `${channels.join(", ")} in a layer, cut in ${grouped(facts.units)} units`],
     ["chat", facts.chatTemplate ? "has a chat template" : "no chat template"],
     ["memory", `${megabytes(facts.minimumBytes)} to ${megabytes(facts.maximumBytes)} at context ${facts.context}`],
   ];

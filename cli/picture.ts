@@ -1,7 +1,7 @@
 // A plan as a picture in text: what each part takes, what is kept of each layer, and how the choice lies among all
 // others. Readable without colours, and in plain ASCII.
 
-import type { LayerPlan, Plan } from "../runtime/index";
+import type { LayerPlan, Plan, StackPlan } from "../runtime/index";
 import { digits, type Glyphs, grouped, type Look, megabytes, percent } from "./output";
 
 const NAME_COLUMNS = 12;
@@ -55,7 +55,7 @@ function barOf(share: number, columns: number, glyphs: Glyphs, rest = " "): stri
 /** What is kept of each kind of channels in each layer; neighbours that are alike share a row. */
 export function drawLayers(layers: readonly LayerPlan[], look: Look): string[] {
   const { glyphs } = look;
-  const kinds = [...new Set(layers.flatMap((layer) => layer.stacks.map((stack) => stack.kind)))];
+  const kinds = kindsOf(layers);
   const labelled = groupLayers(layers).map(({ first, last, stacks }) => ({
     label: first === last ? String(first) : `${first}${glyphs.to}${last}`,
     stacks,
@@ -73,6 +73,12 @@ export function drawLayers(layers: readonly LayerPlan[], look: Look): string[] {
     return `  ${label.padStart(head)}  ${cells.join("")}`.trimEnd();
   });
   return [look.dim(`  ${"layer".padStart(head)}  ${title}`.trimEnd()), ...rows];
+}
+
+/** The kinds of units that there are: those of mixers, then the MLP's. */
+export function kindsOf(layers: readonly LayerPlan[]): StackPlan["kind"][] {
+  const there = new Set(layers.flatMap((layer) => layer.stacks.map((stack) => stack.kind)));
+  return (["qk", "vo", "bc", "xz", "mlp"] as const).filter((kind) => there.has(kind));
 }
 
 function groupLayers(layers: readonly LayerPlan[]) {
