@@ -116,7 +116,7 @@ function scan_chunk(op: usize, h: usize, first: u32, rows: u32): void {
           const at = block * channels * 4;
           const to = out + i * rowBytes + at;
           from_state(h + block * blockBytes, c + i * stride, to, channels, state, total);
-          from_rows(x + at, rowBytes, factors, i + 1, to, channels);
+          add_rows(x + at, rowBytes, factors, i + 1, to, channels);
         }
       }
       for (let u: u32 = 0; u < units; u++) {
@@ -126,6 +126,7 @@ function scan_chunk(op: usize, h: usize, first: u32, rows: u32): void {
           x + block * channels * 4,
           rowBytes,
           weights,
+          factors,
           b,
           stride,
           rows,
@@ -177,9 +178,39 @@ function recur(
 
 /** out[p] = factor × h[p]·C; h: [channels][state]. */
 function from_state(h: usize, c: usize, out: usize, channels: u32, state: u32, factor: f32): void {
-  const wide = (state & ~3) * 4;
   const bytes = state * 4;
-  for (let p: u32 = 0; p < channels; p++) {
+  let p: u32 = 0;
+  if (state % 4 == 0) {
+    // Four dims at once: their four sums are added up crosswise.
+    const factors = f32x4.splat(factor);
+    for (; p + 4 <= channels; p += 4) {
+      let s0 = f32x4.splat(0);
+      let s1 = f32x4.splat(0);
+      let s2 = f32x4.splat(0);
+      let s3 = f32x4.splat(0);
+      let h1 = h + bytes;
+      let h2 = h1 + bytes;
+      let h3 = h2 + bytes;
+      for (let n: u32 = 0; n < bytes; n += 16) {
+        const value = v128.load(c + n);
+        s0 = f32x4.add(s0, f32x4.mul(v128.load(h), value));
+        s1 = f32x4.add(s1, f32x4.mul(v128.load(h1), value));
+        s2 = f32x4.add(s2, f32x4.mul(v128.load(h2), value));
+        s3 = f32x4.add(s3, f32x4.mul(v128.load(h3), value));
+        h += 16;
+        h1 += 16;
+        h2 += 16;
+        h3 += 16;
+      }
+      h = h3;
+      const even = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
+      const odd = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
+      const sums = f32x4.add(v128.shuffle<f32>(even, odd, 0, 1, 4, 5), v128.shuffle<f32>(even, odd, 2, 3, 6, 7));
+      v128.store(out + p * 4, f32x4.mul(sums, factors));
+    }
+  }
+  const wide = (state & ~3) * 4;
+  for (; p < channels; p++) {
     let sums = f32x4.splat(0);
     let n: u32 = 0;
     for (; n < wide; n += 16) sums = f32x4.add(sums, f32x4.mul(v128.load(h + n), v128.load(c + n)));
@@ -190,32 +221,52 @@ function from_state(h: usize, c: usize, out: usize, channels: u32, state: u32, f
   }
 }
 
-/** out[p] += Σ_j factors[j]·x[j][p]; x's rows are `stride` bytes apart. */
-function from_rows(x: usize, stride: u32, factors: usize, rows: u32, out: usize, channels: u32): void {
-  const wide = (channels & ~3) * 4;
-  let p: u32 = 0;
-  for (; p < wide; p += 16) {
-    let sums = v128.load(out + p);
-    let from = x + p;
+/** out[i] += Σ_j factors[j]·x[j][i]; x's rows are `stride` bytes apart. Sixteen sums at once, then four, then one. */
+function add_rows(x: usize, stride: u32, factors: usize, rows: u32, out: usize, floats: u32): void {
+  const bytes = floats * 4;
+  let i: u32 = 0;
+  for (; i + 64 <= bytes; i += 64) {
+    let s0 = v128.load(out + i);
+    let s1 = v128.load(out + i, 16);
+    let s2 = v128.load(out + i, 32);
+    let s3 = v128.load(out + i, 48);
+    let from = x + i;
+    for (let j: u32 = 0; j < rows; j++) {
+      const factor = v128.load32_splat(factors + j * 4);
+      s0 = f32x4.add(s0, f32x4.mul(factor, v128.load(from)));
+      s1 = f32x4.add(s1, f32x4.mul(factor, v128.load(from, 16)));
+      s2 = f32x4.add(s2, f32x4.mul(factor, v128.load(from, 32)));
+      s3 = f32x4.add(s3, f32x4.mul(factor, v128.load(from, 48)));
+      from += stride;
+    }
+    v128.store(out + i, s0);
+    v128.store(out + i, s1, 16);
+    v128.store(out + i, s2, 32);
+    v128.store(out + i, s3, 48);
+  }
+  for (; i + 16 <= bytes; i += 16) {
+    let sums = v128.load(out + i);
+    let from = x + i;
     for (let j: u32 = 0; j < rows; j++) {
       sums = f32x4.add(sums, f32x4.mul(v128.load32_splat(factors + j * 4), v128.load(from)));
       from += stride;
     }
-    v128.store(out + p, sums);
+    v128.store(out + i, sums);
   }
-  for (; p < channels * 4; p += 4) {
-    let sum = load<f32>(out + p);
-    for (let j: u32 = 0; j < rows; j++) sum += load<f32>(factors + j * 4) * load<f32>(x + j * stride + p);
-    store<f32>(out + p, sum);
+  for (; i < bytes; i += 4) {
+    let sum = load<f32>(out + i);
+    for (let j: u32 = 0; j < rows; j++) sum += load<f32>(factors + j * 4) * load<f32>(x + j * stride + i);
+    store<f32>(out + i, sum);
   }
 }
 
-/** h[p] ← total·h[p] + Σ_j weights[j]·x[j][p]·B[j]; h: [channels][state], x's rows `xStride` bytes apart. */
+/** h[p] ← total·h[p] + Σ_j weights[j]·x[j][p]·B[j]; h: [channels][state]; factors: f32 [rows] of scratch. */
 function advance(
   h: usize,
   x: usize,
   xStride: u32,
   weights: usize,
+  factors: usize,
   b: usize,
   bStride: u32,
   rows: u32,
@@ -223,26 +274,12 @@ function advance(
   state: u32,
   total: f32,
 ): void {
-  const wide = (state & ~3) * 4;
-  const bytes = state * 4;
-  const totals = f32x4.splat(total);
   for (let p: u32 = 0; p < channels; p++) {
-    let n: u32 = 0;
-    for (; n < wide; n += 16) {
-      let sums = f32x4.mul(v128.load(h + n), totals);
-      for (let j: u32 = 0; j < rows; j++) {
-        const input = load<f32>(weights + j * 4) * load<f32>(x + j * xStride + p * 4);
-        sums = f32x4.add(sums, f32x4.mul(f32x4.splat(input), v128.load(b + j * bStride + n)));
-      }
-      v128.store(h + n, sums);
-    }
-    for (; n < bytes; n += 4) {
-      let sum = load<f32>(h + n) * total;
-      for (let j: u32 = 0; j < rows; j++)
-        sum += load<f32>(weights + j * 4) * load<f32>(x + j * xStride + p * 4) * load<f32>(b + j * bStride + n);
-      store<f32>(h + n, sum);
-    }
-    h += bytes;
+    for (let j: u32 = 0; j < rows; j++)
+      store<f32>(factors + j * 4, load<f32>(weights + j * 4) * load<f32>(x + j * xStride + p * 4));
+    for (let n: u32 = 0; n < state; n++) store<f32>(h + n * 4, load<f32>(h + n * 4) * total);
+    add_rows(b, bStride, factors, rows, h, state);
+    h += state * 4;
   }
 }
 
