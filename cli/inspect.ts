@@ -74,7 +74,8 @@ function describe(file: string, facts: Facts): string[] {
     ["licence", facts.licence || "not stated"],
     ["origin", facts.provenance || "not stated"],
     ["file", `${file}, ${megabytes(facts.bytes)}`],
-    ["shape", shapeOf(facts)],
+    ["shape", `${facts.family}, ${facts.layers} layers of width ${grouped(facts.width)}, weights in ${facts.weights}`],
+    ...mixersOf(facts),
     [
       "text",
       `${facts.hasTokenizer ? "" : "no tokenizer, "}vocabulary ${grouped(facts.vocabulary)}, ` +
@@ -106,12 +107,16 @@ function describe(file: string, facts: Facts): string[] {
   ];
 }
 
-function shapeOf({ family, layers, width, heads, headDim, kvHeads, ssm, weights }: Facts): string {
-  const attention = heads > 0 ? [`${heads} heads of ${headDim} (${kvHeads} for keys and values)`] : [];
-  const groups = ssm && ssm.groups > 1 ? ` in ${ssm.groups} groups` : "";
-  const recurrent = ssm ? [`${ssm.heads} SSM heads of ${ssm.headDim} with a state of ${ssm.state}${groups}`] : [];
-  const parts = [`${layers} layers of width ${grouped(width)}`, ...attention, ...recurrent];
-  return `${family}, ${parts.join(", ")}, weights in ${weights}`;
+/** Heads of the attention and of the SSM, as far as there are any. */
+function mixersOf({ heads, headDim, kvHeads, ssm }: Facts): [string, string][] {
+  const count = (number: number, one: string) => `${grouped(number)} ${one}${number === 1 ? "" : "s"}`;
+  const rows: [string, string][] = [];
+  if (heads > 0) rows.push(["attention", `${count(heads, "head")} of ${headDim} (${kvHeads} for keys and values)`]);
+  if (ssm) {
+    const groups = ssm.groups === 1 ? "" : ` in ${ssm.groups} groups`;
+    rows.push(["SSM", `${count(ssm.heads, "head")} of ${ssm.headDim}, a state of ${ssm.state} dimensions${groups}`]);
+  }
+  return rows;
 }
 
 /** Continues long and many-lined words below their first. */

@@ -7,8 +7,9 @@ import type { FamilyName } from "./families/index";
 import { isObject, type JsonObject, kindOf } from "./safetensors";
 
 const SIZE_MAX = 2 ** 24; // of any one dimension: keeps products of two exact and tables small
-const LAYERS_MAX = 2 ** 16; // each has a list of its own
-const CONTEXT_MAX = 2 ** 31 - 1;
+const LAYERS_MAX = 1024; // as assembly/pack.ts reads them
+const CONTEXT_MAX = 2 ** 30;
+const HEAD_NUMBERS_MAX = 65535; // heads, and their dimensions
 const TAPS_LEAST = 2;
 const TAPS_MOST = 8;
 
@@ -123,7 +124,7 @@ export function readHeads(
   assumed: { kvHeads?: number; headDim?: number } = {},
   headDimKey = "head_dim",
 ): Pick<ModelConfig, "heads" | "kvHeads" | "headDim"> {
-  const heads = size(raw, "num_attention_heads");
+  const heads = size(raw, "num_attention_heads", undefined, HEAD_NUMBERS_MAX);
   const absent = raw.num_key_value_heads === undefined;
   const kvHeads = size(raw, "num_key_value_heads", (absent ? assumed.kvHeads : undefined) ?? heads);
   if (heads % kvHeads !== 0) {
@@ -132,7 +133,7 @@ export function readHeads(
   if (raw[headDimKey] == null && assumed.headDim === undefined && width % heads !== 0) {
     throw contradiction(`"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}`);
   }
-  const headDim = size(raw, headDimKey, assumed.headDim ?? width / heads);
+  const headDim = size(raw, headDimKey, assumed.headDim ?? width / heads, HEAD_NUMBERS_MAX);
   if (headDim % 2 !== 0) throw contradiction(`the head dimension ${headDim} is odd, but dimensions come in pairs`);
   return { heads, kvHeads, headDim };
 }
@@ -157,7 +158,7 @@ export function readSsm(
   keys: SsmKeys,
   assumed: { groups: number },
 ): Omit<SsmConfig, "normGroups"> {
-  const heads = size(raw, keys.heads);
+  const heads = size(raw, keys.heads, undefined, HEAD_NUMBERS_MAX);
   const groups = size(raw, keys.groups, assumed.groups);
   const taps = size(raw, keys.taps, 4);
   if (heads % groups !== 0) {
@@ -170,7 +171,7 @@ export function readSsm(
     heads,
     headDim: ssmHeadDim(raw, width, keys, heads),
     groups,
-    state: size(raw, keys.state),
+    state: size(raw, keys.state, undefined, HEAD_NUMBERS_MAX),
     taps,
     ...stepLimit(raw, keys.stepLimit),
     projectionBias: flag(raw, keys.projectionBias, false),
@@ -180,10 +181,10 @@ export function readSsm(
 
 /** Where it is absent or "auto": what the heads share out of the inner width. */
 function ssmHeadDim(raw: JsonObject, width: number, keys: SsmKeys, heads: number): number {
-  if (keys.expand === undefined) return size(raw, keys.headDim);
+  if (keys.expand === undefined) return size(raw, keys.headDim, undefined, HEAD_NUMBERS_MAX);
   const inner = positive(raw, keys.expand, 2) * width;
   const isShare = raw[keys.headDim] == null || raw[keys.headDim] === "auto";
-  const headDim = isShare ? inner / heads : size(raw, keys.headDim);
+  const headDim = isShare ? inner / heads : size(raw, keys.headDim, undefined, HEAD_NUMBERS_MAX);
   if (Number.isInteger(headDim) && heads * headDim === inner) return headDim;
   throw contradiction(
     `"${keys.expand}" × "hidden_size" makes an inner width of ${inner}, which is not "${keys.heads}" ${heads} × ` +
@@ -364,6 +365,13 @@ export function positive(raw: JsonObject, key: string, fallback?: number, within
   const value = raw[key] ?? fallback;
   if (typeof value === "number" && Math.fround(value) > 0 && Math.fround(value) < Infinity) return value;
   throw contradiction(`${path(key, within)} is ${kindOf(value)}, expected a number above 0`);
+}
+
+/** What is added under the root of a norm. */
+export function epsilon(raw: JsonObject, key: string, fallback: number): number {
+  const value = positive(raw, key, fallback);
+  if (value < 1) return value;
+  throw contradiction(`${path(key)} is ${value}, expected a number below 1`);
 }
 
 export function flag(raw: JsonObject, key: string, fallback: boolean): boolean {

@@ -19,7 +19,7 @@ import { DTYPE_F32, DTYPE_Q4, DTYPE_Q8, ROLE_FINAL_NORM, ROLE_TOKENIZER } from "
 import { Linalg } from "./linalg";
 import { keptAt, type Removal, searchOrder } from "./search";
 import { Shards } from "./shards";
-import { storeVector, unitSizes } from "./stacks";
+import { groupSize, storeVector, unitSizes } from "./stacks";
 import { readSublayers, type Sorting, SUBLAYER_KINDS } from "./sublayers/index";
 import { type CompiledTokenizer, compileTokenizer } from "./tokenizer";
 import { UnitStore } from "./unit-store";
@@ -113,6 +113,7 @@ export async function packCheckpoint(options: PackOptions): Promise<PackFacts> {
   const stores: UnitStore[] = [];
   const beside = (what: string) => `${options.output}.${what}.partial`;
   try {
+    groupSize(checkpoint.config.width, dtype, GROUP_COLS); // refuses what every matrix would refuse later
     const linalg = await Linalg.load();
     let [from, to]: readonly [number, number] = STAGES.sort;
     const shop: Workshop = {
@@ -308,6 +309,7 @@ async function measureCurve(
   { stacks, order }: PackContent,
   removals: readonly Removal[],
 ): Promise<CurvePoint[]> {
+  if (windows.every(({ length }) => length < 2)) return []; // a context of 1: there is no next token
   await shop.shards.openExam({ path, windows, reference: new Float32Array(0) });
   const steps = Math.min(CURVE_POINTS - 1, removals.length);
   const cuts = Array.from({ length: steps + 1 }, (_, i) => Math.round((i * removals.length) / Math.max(steps, 1)));

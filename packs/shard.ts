@@ -381,14 +381,15 @@ export class Shard {
     const share = heads / groups;
     for (let group = 0; group < groups; group++) {
       sums[group] ??= this.#linalg.zeros(state, state);
-      const given: number[] = [];
+      const given = new Float32Array((out.length / groups) * state);
+      let at = 0;
       for (let dim = 0; dim < out.length; dim++) {
         if (Math.floor((Math.floor(dim / channels) % heads) / share) !== group) continue;
         const passed = out[dim] === 0 ? 0 : (gated[dim] as number) / (out[dim] as number);
-        for (let n = 0; n < state; n++)
-          given.push(passed * (c[group * state + n] as number) * (h[dim * state + n] as number));
+        for (let n = 0; n < state; n++, at++)
+          given[at] = passed * (c[group * state + n] as number) * (h[dim * state + n] as number);
       }
-      this.#addGram(sums[group] as Matrix, Float32Array.from(given));
+      this.#addGram(sums[group] as Matrix, given);
     }
   }
 

@@ -5,6 +5,8 @@ import { Worker } from "node:worker_threads";
 import { SnugError } from "../runtime/index";
 import type { Exam, Marks, NormalEquations, Shard, Statistics, Windows } from "./shard";
 
+const PERPLEXITY_MOST = 2 ** 127; // it is an f32 in the pack, and finite
+
 export type Method = Exclude<keyof Shard, never>;
 export interface Call {
   readonly id: number;
@@ -151,7 +153,8 @@ export class Shards {
       likeliest: a.likeliest + b.likeliest,
       tokens: a.tokens + b.tokens,
     }));
-    return { perplexity: Math.exp(sums.loss / sums.tokens), topOne: sums.likeliest / sums.tokens };
+    const perplexity = Math.min(Math.exp(sums.loss / sums.tokens), PERPLEXITY_MOST);
+    return { perplexity, topOne: sums.likeliest / sums.tokens };
   }
 
   async close(): Promise<void> {
@@ -184,13 +187,14 @@ export class Shards {
   }
 }
 
+/** `b` is shorter where its shard has no windows. */
 function add(a: Float32Array, b: Float32Array): Float32Array {
-  for (let i = 0; i < a.length; i++) a[i] = (a[i] as number) + (b[i] as number);
+  for (let i = 0; i < b.length; i++) a[i] = (a[i] as number) + (b[i] as number);
   return a;
 }
 
-/** Errors lose their class on the way between threads. */
+/** What worker.ts sends of a SnugError; other errors come as they are. */
 function revived(error: unknown): unknown {
-  const { name, code, message } = error as Partial<SnugError>;
-  return name === "SnugError" && code !== undefined ? new SnugError(code, message ?? "") : error;
+  const { code, message } = error as Partial<SnugError>;
+  return error instanceof Error || code === undefined ? error : new SnugError(code, message ?? "");
 }

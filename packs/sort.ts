@@ -252,7 +252,7 @@ export function nestedRefit(
       linalg.multiply(change, linalg.put(w, m, n), missing);
     });
     const moments = linalg.view(hessian);
-    addToDiagonal(moments, n, damp * meanDiagonal(moments, n));
+    addToDiagonal(moments, n, damp * (meanDiagonal(moments, n) || 1)); // or 1: a sublayer that is always silent
     weighByTail(moments, kept);
     const factor = linalg.copy(hessian);
     if (!linalg.factor(factor)) {

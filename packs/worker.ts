@@ -1,6 +1,7 @@
 // A worker thread's entry: one Shard, called by message. Calls are answered in the order in which they come.
 
 import { parentPort } from "node:worker_threads";
+import { SnugError } from "../runtime/index";
 import { Shard } from "./shard";
 import type { Answer, Call } from "./shards";
 
@@ -14,7 +15,8 @@ parentPort?.on("message", ({ id, method, args }: Call) => {
       const work = (await shard)[method] as (...values: unknown[]) => Promise<unknown>;
       answer = { id, value: await work.apply(await shard, args) };
     } catch (error) {
-      answer = { id, error };
+      // Errors lose their class and their code on the way between threads.
+      answer = { id, error: error instanceof SnugError ? { code: error.code, message: error.message } : error };
     }
     parentPort?.postMessage(answer);
   });

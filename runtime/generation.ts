@@ -107,7 +107,7 @@ async function* generate(
   if (room < 0)
     throw new SnugError(
       "context",
-      `the prompt is ${prompt.length} tokens long, the context has room for ${plan.context}: shorten it or plan a larger context`,
+      `the prompt${options.readTwice ? ", read twice," : ""} is ${prompt.length} tokens long, the context has room for ${plan.context}: shorten it or plan a larger context`,
     );
   const maxTokens = Math.min(wholeNumber("maxTokens", options.maxTokens ?? room, 1e9), room);
   const seed = wholeNumber("seed", options.seed ?? Math.floor(Math.random() * 2 ** 32), Number.MAX_SAFE_INTEGER);
@@ -149,7 +149,9 @@ async function* generate(
       finishReason = "stop";
       break;
     }
-    if (tokens.length < maxTokens) runStep(core, [token], prompt.length + tokens.length - 1, true);
+    if (tokens.length === maxTokens) break;
+    still(); // whoever took the piece may have begun something else
+    runStep(core, [token], prompt.length + tokens.length - 1, true);
   }
   const rest = stream.end();
   if (stream.stopped) finishReason = "stop"; // an unfinished character can complete a stop text

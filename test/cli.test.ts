@@ -17,7 +17,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
-import { writeCheckpoint } from "./write-checkpoint";
+import { SMALL_CONFIGS, writeCheckpoint } from "./write-checkpoint";
 import { packCheckpoint } from "./write-pack";
 
 const CLI = resolve("dist/cli.js");
@@ -35,11 +35,14 @@ let folder = "";
 let words = "";
 /** A pack without any of them. */
 let ids = "";
+/** A Bamba with a tokenizer: a layer with an attention between layers with an SSM. */
+let hybrid = "";
 
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), "snug-cli-"));
   words = join(folder, "words.snug");
   ids = join(folder, "ids.snug");
+  hybrid = join(folder, "hybrid.snug");
   const files = { "tokenizer.json": readFileSync("test/fixtures/tokenizer.json", "utf8") };
   const sizes = { vocab_size: VOCABULARY, max_position_embeddings: POSITIONS };
   writeCheckpoint(join(folder, "words"), sizes, 1, { files });
@@ -55,6 +58,9 @@ before(async () => {
   ];
   writeFileSync(words, await packCheckpoint(join(folder, "words"), { endTokens: [], info, curve }));
   writeFileSync(ids, await packCheckpoint(join(folder, "ids"), { endTokens: [] }));
+  writeCheckpoint(join(folder, "hybrid"), { ...SMALL_CONFIGS.bamba, vocab_size: VOCABULARY }, 1, { files });
+  const split = { qkChannels: 4, voChannels: 4, mlpChannels: 24, bcChannels: 4, xzChannels: 4 };
+  writeFileSync(hybrid, await packCheckpoint(join(folder, "hybrid"), { seed: 1, sizes: split, endTokens: [] }));
 });
 
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -73,6 +79,7 @@ test("help and version go to stdout", async () => {
     assert.match(stdout, new RegExp(`^  snug ${name} .*\\[options\\]$`, "m"));
     assert.match(stdout, /^ {2}--json /m);
     for (const line of stdout.split("\n")) assert.ok(line.length <= 80, `${name} --help is wider than 80: ${line}`);
+    assert.equal(/^ {2}--read-twice +read the prompt twice/m.test(stdout), name === "run");
   }
 });
 
@@ -118,6 +125,8 @@ test("wrong usage: exit code 2, nothing on stdout, and what to do", async () => 
     [["run", words, "--tokens", "1", "--chat"], "--chat wants a text"],
     [["run", words, "x", "--system", "y"], "add --chat"],
     [["run", words, "", "--chat"], "the prompt is empty"],
+    [["run", words, "x", "--read-twice"], "--read-twice is for models with a state", "Words", "sees its whole prompt"],
+    [["run", hybrid, "x", "--read-twice=yes"], "--read-twice takes no value"],
     [["eval", words], "--text FILE", "--logits OUT"],
     [["eval", words, "--tokens", "1"], "--tokens needs --logits"],
     [["eval", words, "--logits", "x"], "--logits needs --tokens"],
@@ -149,6 +158,11 @@ test("what cannot be read or written: exit code 1, and what to do", async (conte
     [["inspect", stub], "stub.snug", "download the pack again"],
     [["run", words, "x", "--memory", "1000"], "does not fit", "1000 bytes", "smallest cut needs"],
     [["run", words, "a ".repeat(40), "--context", "8"], "prompt is", "room for 8", "shorten"],
+    [
+      ["run", hybrid, "--tokens", "1,2,3,4,5", "--read-twice", "--context", "8"],
+      "the prompt, read twice, is 10",
+      "room for 8",
+    ],
     [["run", ids, "x"], "no tokenizer", "token ids"],
     [["run", ids, "x", "--chat"], "no chat template"],
     [["eval", words, "--text", nowhere], `cannot read the text ${nowhere}`, "no such file"],
@@ -241,6 +255,55 @@ test("inspect tells what a pack is", async () => {
   assert.equal(facts.cuts[0].expectedPerplexity, null);
 });
 
+test("plan and inspect of a hybrid: its kinds of units where a layer has them, and its state", async () => {
+  const args = [hybrid, "--pruning", "0.4", "--context", "64"];
+  const [people, script] = await Promise.all([snug("plan", ...args), snug("plan", ...args, "--json")]);
+  assert.equal(people.code, 0, people.stderr);
+  for (const line of people.stdout.split("\n")) assert.ok(line.length <= 80, `wider than 80: ${line}`);
+  const plan = JSON.parse(script.stdout);
+  const { coreBytes, weightsBytes, kvBytes, stateBytes, scratchBytes, totalBytes } = plan;
+  assert.ok(kvBytes > 0 && stateBytes > 0);
+  assert.equal(coreBytes + weightsBytes + kvBytes + stateBytes + scratchBytes, totalBytes);
+  const bytesOf = (part: string) =>
+    new RegExp(`^  ${part} +([0-9,]+) `, "m").exec(people.stdout)?.[1]?.replaceAll(",", "");
+  assert.equal(bytesOf("state"), String(stateBytes));
+  assert.equal(bytesOf("KV cache"), String(kvBytes));
+  const kinds: string[][] = plan.layers.map((layer: { stacks: { kind: string }[] }) =>
+    layer.stacks.map(({ kind }) => kind).toSorted(),
+  );
+  assert.deepEqual(kinds, [
+    ["bc", "mlp", "xz"],
+    ["mlp", "qk", "vo"],
+    ["bc", "mlp", "xz"],
+  ]);
+  // Every kind has a column, and a layer has something in the columns of its own kinds only.
+  const [title = "", ...rows] = people.stdout.slice(people.stdout.search(/^ +layer /m)).split("\n");
+  const columns = [...title.matchAll(/\S+/g)].slice(1).map(({ 0: kind, index }) => ({ kind, from: index }));
+  assert.deepEqual(
+    columns.map(({ kind }) => kind),
+    ["qk", "vo", "bc", "xz", "mlp"],
+  );
+  for (const [layer, own] of kinds.entries()) {
+    const row = rows[layer] as string;
+    const shown = columns.filter(({ from }, i) => row.slice(from, columns[i + 1]?.from).trim() !== "");
+    assert.deepEqual(shown.map(({ kind }) => kind).toSorted(), own, row);
+  }
+  const at = (context: number) =>
+    snug("plan", hybrid, "--context", String(context), "--json").then(({ stdout }) => JSON.parse(stdout));
+  const [short, long] = await Promise.all([at(32), at(128)]);
+  assert.equal(short.stateBytes, long.stateBytes); // however long the text
+  assert.equal(short.kvBytes * 4, long.kvBytes);
+
+  const { stdout, stderr } = await snug("inspect", hybrid);
+  const facts = ["bamba, 3 layers of width 48", "4 heads of 12 (2 for keys and values)"];
+  facts.push("8 heads of 12, a state of 24 dimensions in 2 groups", "qk 12, vo 12, bc 24, xz 12, mlp 72");
+  for (const fact of facts) assert.ok(stdout.includes(fact), `${fact} in ${stdout}${stderr}`);
+  const shape = JSON.parse((await snug("inspect", hybrid, "--json")).stdout);
+  assert.deepEqual(shape.ssm, { heads: 8, headDim: 12, state: 24, groups: 2 });
+  assert.deepEqual(shape.channels, { qk: 12, vo: 12, bc: 24, xz: 12, mlp: 72 });
+  assert.equal(JSON.parse((await snug("inspect", ids, "--json")).stdout).ssm, null);
+});
+
 // run
 
 test("run: text on stdout, words on stderr, all of it in --json", async () => {
@@ -290,6 +353,23 @@ test("run: token ids in, token ids out where there is no tokenizer", async () =>
   assert.equal(tokens.length, 4);
   assert.equal(text, "");
   assert.equal(stdout, `${tokens.join(",")}\n`);
+});
+
+test("run: --read-twice reads the prompt, and reads it again", async () => {
+  const run = async (...args: string[]) => {
+    const options = ["--temperature", "0", "--max-tokens", "4", "--context", "64"];
+    const { code, stdout, stderr } = await snug("run", hybrid, ...args, ...options, "--json");
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout);
+  };
+  const [twice, written, words] = await Promise.all([
+    run("--tokens", "1,2,3", "--read-twice"),
+    run("--tokens", "1,2,3,1,2,3"),
+    run("some words", "--read-twice"),
+  ]);
+  assert.deepEqual(twice.tokens, written.tokens);
+  assert.equal(twice.prompt.tokens, 6);
+  assert.equal(words.prompt.tokens, 2 * (await run("some words")).prompt.tokens);
 });
 
 test("run: a chat goes through the template, with its system turn", async () => {

@@ -11,7 +11,7 @@ import type { Pack } from "../runtime/pack";
 import { TextStream } from "../runtime/stream";
 import { random } from "./harness";
 import { fixture } from "./tokenizer-cases";
-import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
 
 const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1 };
@@ -192,6 +192,74 @@ test("the text is the same in any prefill chunk", async () => {
   assert.equal(new Set(texts).size, 1);
 });
 
+// Reading twice
+
+for (const name of ["mamba2", "bamba"] as const) {
+  test(`readTwice is the prompt and the prompt again, begun once: ${name}`, async (context) => {
+    const { folder: recurrent } = writeCheckpoint(
+      scratchFolder(context),
+      { ...SMALL_CONFIGS[name], vocab_size: 593 },
+      8,
+      {
+        files: { "tokenizer.json": fixture() },
+      },
+    );
+    const bytes = await packCheckpoint(recurrent, {
+      ...{ beginToken: BEGIN, endTokens: [END], info: { name: "a test", chatTemplate: "{{ messages[0].content }}?" } },
+    });
+    const stateful = await openBytes(bytes);
+    const reader = await stateful.load(stateful.plan({ rows: 4, context: 40 }));
+    const ids = Array.from({ length: 9 }, (_, i) => i * 31);
+    const text = reader.encode("The sun");
+    assert.ok(text.length > 1);
+    const cases: [prompt: string | number[], read: number[]][] = [
+      [ids, [...ids, ...ids]],
+      [
+        [BEGIN, ...ids],
+        [BEGIN, ...ids, ...ids],
+      ],
+      [
+        [5, BEGIN, 6],
+        [5, BEGIN, 6, 5, BEGIN, 6],
+      ],
+      [[BEGIN], [BEGIN]],
+      ["The sun", [BEGIN, ...text, ...text]],
+      ["", [BEGIN]],
+    ];
+    for (const [prompt, read] of cases) {
+      for (const options of [GREEDY, { seed: 5, temperature: 1.5 }]) {
+        const twice = await reader.generate(prompt, { ...options, maxTokens: 6, readTwice: true }).result();
+        const want = await reader.generate(read, { ...options, maxTokens: 6 }).result();
+        assert.deepEqual(twice.tokens, want.tokens, JSON.stringify(prompt));
+        assert.equal(twice.prompt.tokens, read.length, JSON.stringify(prompt));
+        const once = await reader.generate(prompt, { ...options, maxTokens: 6, readTwice: false }).result();
+        assert.equal(once.prompt.tokens, typeof prompt === "string" ? reader.prompt(prompt).length : prompt.length);
+      }
+    }
+    const chat = await reader
+      .chat([{ role: "user", content: "The sun" }], { ...GREEDY, maxTokens: 6, readTwice: true })
+      .result();
+    const asked = reader.encode("The sun?");
+    assert.equal(chat.prompt.tokens, 2 * asked.length);
+    assert.deepEqual(
+      chat.tokens,
+      (await reader.generate([...asked, ...asked], { ...GREEDY, maxTokens: 6 }).result()).tokens,
+    );
+
+    const fits = Array.from({ length: 20 }, (_, i) => i);
+    assert.equal((await reader.generate(fits, { ...GREEDY, readTwice: true }).result()).tokens.length, 0);
+    const tooLong = reader.generate([...fits, 1], { ...GREEDY, readTwice: true }).result();
+    await assert.rejects(tooLong, says("context", "42", "40"));
+    await assert.rejects(reader.generate([], { readTwice: true }).result(), says("usage", "empty"));
+  });
+}
+
+test("readTwice is refused where there is no state", async () => {
+  assert.throws(() => model.generate("Once", { readTwice: true }), says("usage", "no state", "readTwice"));
+  assert.throws(() => model.generate([1, 2], { readTwice: true }), says("usage", "no state", "readTwice"));
+  assert.equal((await model.generate([1, 2], { readTwice: false, maxTokens: 2 }).result()).prompt.tokens, 2);
+});
+
 // What callers do
 
 test("pieces and result are the same text, in whatever order they are asked for", async () => {
@@ -360,4 +428,22 @@ test("two generations at once: the later one has the model, the earlier one says
   const later = model.generate("Once", options).result();
   await assert.rejects(earlier, says("usage", "one generation at a time"));
   assert.deepEqual((await later).tokens, alone.tokens);
+});
+
+test("a generation that is taken up again after another one began leaves that one as it is", async (context) => {
+  for (const config of [SMALL_CONFIGS.mamba2, SMALL_CONFIGS.llama]) {
+    const { folder: own } = writeCheckpoint(scratchFolder(context), { ...config, vocab_size: 593 }, 9, {
+      files: { "tokenizer.json": fixture() },
+    });
+    const one = await openBytes(await packCheckpoint(own));
+    const shared = await one.load(one.plan({ rows: 8, context: 64 }));
+    const long = Array.from({ length: 30 }, (_, i) => i * 19);
+    const options = { ...GREEDY, maxTokens: 12 };
+    const alone = await shared.generate(long, options).result();
+    const earlier = shared.generate("Once", options)[Symbol.asyncIterator]();
+    assert.equal((await earlier.next()).done, false);
+    const later = shared.generate(long, options).result();
+    await assert.rejects(earlier.next(), says("usage", "one generation at a time"));
+    assert.deepEqual((await later).tokens, alone.tokens);
+  }
 });

@@ -2,11 +2,11 @@
 
 import {
   contradiction,
+  epsilon,
   expectActivation,
   expectSameLayers,
   flag,
   NO_ATTENTION,
-  positive,
   readHeads,
   readInverseFrequencies,
   readLayerCount,
@@ -59,7 +59,7 @@ export const BAMBA: Family<"bamba"> = {
       ...(kinds.includes("attention") ? readAttention(raw, outline.width) : NO_ATTENTION),
       layers: kinds.length,
       sublayers: kinds.map((kind) => [kind, "mlp"]),
-      normEps: positive(raw, "rms_norm_eps", 1e-5),
+      normEps: epsilon(raw, "rms_norm_eps", 1e-5),
       mlpWidth: size(raw, "intermediate_size"),
       mlpBias: flag(raw, "mlp_bias", false),
       gatedMlp: true,

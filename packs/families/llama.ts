@@ -1,12 +1,12 @@
 // Llama: an attention and a gated MLP in every layer.
 
 import {
+  epsilon,
   expectActivation,
   expectSameLayers,
   type FamilyConfig,
   flag,
   type ModelConfig,
-  positive,
   readHeads,
   readInverseFrequencies,
   readLayerCount,
@@ -64,7 +64,7 @@ export function readTransformer(
     ...biases,
     layers,
     sublayers: new Array(layers).fill(["attention", "mlp"]),
-    normEps: positive(raw, "rms_norm_eps", 1e-6),
+    normEps: epsilon(raw, "rms_norm_eps", 1e-6),
     mlpWidth: size(raw, "intermediate_size"),
     gatedMlp: true,
     ropeInverseFrequencies: readInverseFrequencies(raw, heads.headDim, { theta: 10000 }),

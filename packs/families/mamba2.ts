@@ -1,11 +1,11 @@
 // Mamba-2: nothing but Mamba-2 mixers.
 
 import {
+  epsilon,
   expectActivation,
   expectSameLayers,
   NO_ATTENTION,
   NO_MLP,
-  positive,
   readLayerCount,
   readLayerKinds,
   readOutline,
@@ -49,7 +49,7 @@ export const MAMBA2: Family<"mamba2"> = {
       ...NO_MLP,
       layers,
       sublayers: new Array(layers).fill(["mamba"]),
-      normEps: positive(raw, "layer_norm_epsilon", 1e-5),
+      normEps: epsilon(raw, "layer_norm_epsilon", 1e-5),
       // transformers norms the whole inner width, whatever the groups; mamba_ssm norms each group.
       // https://github.com/huggingface/transformers/pull/40861
       ssm: { ...readSsm(raw, outline.width, KEYS, { groups: 8 }), normGroups: 1 },

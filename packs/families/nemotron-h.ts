@@ -2,12 +2,12 @@
 
 import {
   contradiction,
+  epsilon,
   expectActivation,
   expectSameLayers,
   flag,
   NO_ATTENTION,
   NO_MLP,
-  positive,
   readHeads,
   readLayerCount,
   readLayerKinds,
@@ -53,7 +53,7 @@ export const NEMOTRON_H: Family<"nemotron-h"> = {
       ...(kinds.includes("mlp") ? readMlp(raw) : NO_MLP),
       layers: kinds.length,
       sublayers: kinds.map((kind) => [kind]),
-      normEps: positive(raw, spelling(raw, "layer_norm_epsilon", "rms_norm_eps", "norm_eps"), 1e-5),
+      normEps: epsilon(raw, spelling(raw, "layer_norm_epsilon", "rms_norm_eps", "norm_eps"), 1e-5),
       ssm: kinds.includes("mamba") ? readMamba(raw, outline.width) : null,
     };
   },

@@ -44,6 +44,8 @@ import {
 import type { StoredTensor } from "../write";
 import type { Sorting, Sublayer } from "./index";
 
+const A_MOST = 1e30; // a head that forgets at once does so with a finite number too
+
 /** Row-major as in a checkpoint; inner = heads × headDim, bc = groups × state. */
 export interface MambaWeights {
   readonly norm: Float32Array; // [width]
@@ -102,7 +104,7 @@ class Mamba implements Sublayer {
       ),
       perHead(
         ROLE_A,
-        aLog.map((value) => -Math.exp(value)),
+        aLog.map((value) => -Math.min(Math.exp(value), A_MOST)),
       ),
       perHead(ROLE_D, d),
       ...(outProjBias ? [storeVector(ROLE_OUT_BIAS, outProjBias, 1, width)] : []),
