@@ -3,7 +3,6 @@
 // be run is refused with the key and the value.
 
 import { SnugError } from "../runtime/index";
-import type { FamilyName } from "./families/index";
 import { isObject, type JsonObject, kindOf } from "./safetensors";
 
 const SIZE_MAX = 2 ** 24; // of any one dimension: keeps products of two exact and tables small
@@ -17,7 +16,8 @@ const TAPS_MOST = 8;
 export type SublayerName = "attention" | "mlp" | "mamba";
 
 export interface ModelConfig {
-  readonly family: FamilyName;
+  /** As packs/families/ names it. */
+  readonly family: string;
   readonly layers: number;
   /** What each layer adds to the residual stream, in order. */
   readonly sublayers: readonly (readonly SublayerName[])[];

@@ -2,7 +2,6 @@
 // family is one more file here and one more name in the list.
 
 import { SnugError } from "../../runtime/index";
-import type { Checkpoint } from "../checkpoint";
 import type { ModelConfig } from "../config";
 import type { Tensors } from "../safetensors";
 import { BAMBA } from "./bamba";
@@ -19,6 +18,12 @@ const LIST = [LLAMA, QWEN2, MAMBA2, BAMBA, NEMOTRON_H] as const;
 export type FamilyName = (typeof LIST)[number]["name"];
 
 export const FAMILIES: readonly Family<FamilyName>[] = LIST;
+
+/** What tensors are read from: a Checkpoint. */
+export interface Weights {
+  readonly config: ModelConfig;
+  readonly tensors: Tensors;
+}
 
 /** One tensor of a config's checkpoints. `layer` is 0 for those of the model as a whole. */
 export interface ExpectedTensor {
@@ -65,19 +70,19 @@ export function storedName(tensors: Tensors, { names }: ExpectedTensor): string 
 }
 
 /** A tensor's weights, row-major, in f32. Asking for one that the config excludes is a bug of the caller. */
-export async function readTensor(checkpoint: Checkpoint, role: Role, layer = 0): Promise<Float32Array> {
+export async function readTensor(checkpoint: Weights, role: Role, layer = 0): Promise<Float32Array> {
   const found = present(checkpoint, role, layer);
   return checkpoint.tensors.read(storedName(checkpoint.tensors, found), found.shape);
 }
 
 /** As readTensor, or null where the config says that there is none: biases, the head of a tied model. */
-export async function readOptionalTensor(checkpoint: Checkpoint, role: Role, layer = 0): Promise<Float32Array | null> {
+export async function readOptionalTensor(checkpoint: Weights, role: Role, layer = 0): Promise<Float32Array | null> {
   return findTensor(checkpoint.config, role, layer) ? readTensor(checkpoint, role, layer) : null;
 }
 
 /** Rows first … first + count − 1 of a tensor: for the embedding and the head, which may not fit in memory. */
 export async function readTensorRows(
-  checkpoint: Checkpoint,
+  checkpoint: Weights,
   role: Role,
   layer: number,
   first: number,
@@ -87,7 +92,7 @@ export async function readTensorRows(
   return checkpoint.tensors.readRows(storedName(checkpoint.tensors, found), first, count, found.shape);
 }
 
-function present(checkpoint: Checkpoint, role: Role, layer: number): ExpectedTensor {
+function present(checkpoint: Weights, role: Role, layer: number): ExpectedTensor {
   const found = findTensor(checkpoint.config, role, layer);
   if (!found) throw new SnugError("internal", `A model of this config has no tensor ${role} (layer ${layer}).`);
   return found;

@@ -31,7 +31,7 @@ import {
   unitVector,
 } from "../stacks";
 import type { StoredTensor } from "../write";
-import type { Sorting, Sublayer } from "./index";
+import type { Sorting, Sublayer } from "./sublayer";
 
 /** Row-major as in a checkpoint: q [heads × headDim, width], o [width, heads × headDim]. */
 export interface AttentionWeights {

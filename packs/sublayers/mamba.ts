@@ -42,7 +42,7 @@ import {
   unitVector,
 } from "../stacks";
 import type { StoredTensor } from "../write";
-import type { Sorting, Sublayer } from "./index";
+import type { Sorting, Sublayer } from "./sublayer";
 
 const A_MOST = 1e30; // a head that forgets at once does so with a finite number too
 

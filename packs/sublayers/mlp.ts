@@ -19,7 +19,7 @@ import type { Statistics } from "../shard";
 import { eliminationOrder } from "../sort";
 import { colMatrix, rowMatrix, type StackWeights, storeVector, type UnitSizes, unitVector } from "../stacks";
 import type { StoredTensor } from "../write";
-import type { Sorting, Sublayer } from "./index";
+import type { Sorting, Sublayer } from "./sublayer";
 
 /** Row-major as in a checkpoint. */
 export interface MlpWeights {
