@@ -117,6 +117,7 @@ export function percent(share: number): string {
 
 /** Three or four digits of a perplexity or a speed. */
 export function digits(value: number): string {
+  if (value >= 1e6) return value.toExponential(1);
   return value.toFixed(value < 100 ? 2 : value < 1000 ? 1 : 0);
 }
 
