@@ -21,7 +21,7 @@ import { isObject, type JsonObject, kindOf, openTensors, readJson, readText, typ
 const COMPARE_VALUES = 2 ** 20; // weights compared at once when a tied head is stored twice
 /** Tokenizers in the formats that came before tokenizer.json. */
 const OTHER_TOKENIZERS =
-  /^(?:tokenizer\.model(?:\..+)?|.*\.tiktoken|vocab\.(?:json|txt)|merges\.txt|spiece\.model|sentencepiece\..*model|tekken\.json)$/;
+  /^(?:tokenizer\.model(?:\..+)?|.*\.tiktoken|vocab\.(?:json|txt)|merges\.txt|spiece\.model|sentencepiece\..*model|tekken\.json|tokenizer_config\.json)$/;
 
 export interface Checkpoint {
   readonly folder: string;
