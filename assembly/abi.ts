@@ -17,6 +17,7 @@ export const STATUS_STATE: i32 = -11; // called out of order: a bug of the host
 export const STATUS_ARGUMENT: i32 = -12; // a: index of the argument, from 0, b: its value
 export const STATUS_NUMBER: i32 = -13; // a weight or scale is not finite; a: byte offset of its unit or chunk
 export const STATUS_TEXT: i32 = -14; // a: bytes, b: most that fit
+export const STATUS_THREAD: i32 = -15; // a thread has trapped: a bug of ours
 
 // Plan: filled by plan_memory, plan_pruning; sizes in bytes, all f64
 export const PLAN_MEMORY_BYTES: u32 = 0; // the budget, or the total where none was given
@@ -60,6 +61,7 @@ export const OP_LAYER: u32 = 88; // or NONE, for those who observe
 export const OP_ROLE: u32 = 92; // of the weight, or 0
 export const FLAG_OUTPUTS: u32 = 1; // works on the selected rows, not on all
 export const FLAG_ADD: u32 = 2; // adds to what the output holds
+export const FLAG_ALONGSIDE: u32 = 4; // needs nothing that the op before it writes
 
 export const OP_EMBED: u32 = 1;
 export const EMBED_OUT: u32 = 8; // [rows, width]
@@ -89,6 +91,8 @@ export const MATMUL_PANELS: u32 = 44;
 export const MATMUL_PANEL_BYTES: u32 = 48; // from panel to panel
 export const MATMUL_AXIS: u32 = 52;
 export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0; panels of rows have theirs MATMUL_PANEL_BYTES apart
+export const MATMUL_CODES: u32 = 60; // what OP_QUANTIZE made of the input, or 0: activations stay f32
+export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
 
@@ -113,6 +117,7 @@ export const ATTENTION_VO_CHANNELS: u32 = 36;
 export const ATTENTION_K_CACHE: u32 = 40; // [sequences, context, qk units × kvHeads × qk channels]
 export const ATTENTION_V_CACHE: u32 = 44;
 export const ATTENTION_SCORES: u32 = 48; // [context]
+export const ATTENTION_CONTEXT: u32 = 64;
 export const ATTENTION_SCALE: u32 = 52; // f32
 export const ATTENTION_HEADS: u32 = 56;
 export const ATTENTION_KV_HEADS: u32 = 60;
@@ -176,3 +181,10 @@ export const GATED_NORM_CHANNELS: u32 = 32;
 export const GATED_NORM_GROUPS: u32 = 36; // of heads / groups neighbouring heads each
 export const GATED_NORM_DIVISOR: u32 = 40; // f32: channels of a group in the uncut model
 export const GATED_NORM_EPS: u32 = 44; // f32
+
+export const OP_QUANTIZE: u32 = 13; // codes = input in 8 bit, for the matrices that follow; layout: kernels/quantize.ts
+export const QUANTIZE_IN: u32 = 8; // [rows, cols]
+export const QUANTIZE_OUT: u32 = 12;
+export const QUANTIZE_COLS: u32 = 16;
+export const QUANTIZE_GROUP: u32 = 20; // columns that share a scale: the matrix's
+export const QUANTIZE_DTYPE: u32 = 24; // of the matrix

@@ -2,6 +2,7 @@
 
 import { HEADER_VOCABULARY } from "../packs/format";
 import {
+  FLAG_ALONGSIDE,
   FLAG_OUTPUTS,
   OP_ATTENTION,
   OP_BYTES,
@@ -13,6 +14,7 @@ import {
   OP_GATED_NORM,
   OP_MATMUL,
   OP_NORM,
+  OP_QUANTIZE,
   OP_ROPE,
   OP_SCAN,
   OP_SELECT,
@@ -26,18 +28,33 @@ import {
   STATUS_ARGUMENT,
   STATUS_CONTEXT,
   STATUS_STATE,
+  STATUS_THREAD,
   STATUS_TOKEN,
 } from "./abi";
 import { attention } from "./kernels/attention";
 import { embed, gate, norm, rope, select_rows, squared_relu } from "./kernels/elementwise";
 import { matmul } from "./kernels/matmul";
+import { quantize } from "./kernels/quantize";
 import { scan } from "./kernels/scan";
 import { conv, gated_norm, step_size } from "./kernels/ssm";
 import { load_ready } from "./load";
 import { pack_field } from "./pack";
-import { plan_context, plan_outputs, plan_rows, plan_sequences, rows_ptr } from "./plan";
+import { rows_ptr } from "./plan";
 import { program_length, program_ptr } from "./program";
+import { shape_context, shape_outputs, shape_rows, shape_sequences } from "./shape";
 import { fail } from "./status";
+import {
+  step_count,
+  step_length,
+  step_outputs,
+  step_program,
+  step_rows,
+  threads_begin,
+  threads_broken,
+  threads_join,
+  threads_meet,
+  threads_next,
+} from "./threads";
 
 let stepRows: u32 = 0;
 let stepOutputs: u32 = 0;
@@ -50,14 +67,14 @@ let stepOutputs: u32 = 0;
 export function step(count: u32): i32 {
   const status = step_begin(count);
   if (status < 0) return status;
-  step_ops(0, program_length());
-  return stepOutputs as i32;
+  const done = step_ops(0, program_length());
+  return done < 0 ? done : (stepOutputs as i32);
 }
 
 /** Checks the rows and makes them the step that step_ops() works on. */
 export function step_begin(count: u32): i32 {
   if (!load_ready()) return fail(STATUS_STATE, 6, 0);
-  if (count == 0 || count > plan_rows()) return fail(STATUS_ARGUMENT, 0, count);
+  if (count == 0 || count > shape_rows()) return fail(STATUS_ARGUMENT, 0, count);
   const vocabulary = pack_field(HEADER_VOCABULARY);
   let outputs: u32 = 0;
   for (let t: u32 = 0; t < count; t++) {
@@ -65,11 +82,12 @@ export function step_begin(count: u32): i32 {
     const token = load<u32>(row, ROW_TOKEN);
     const position = load<u32>(row, ROW_POSITION);
     if (token >= vocabulary) return fail(STATUS_TOKEN, token, vocabulary);
-    if (position >= plan_context()) return fail(STATUS_CONTEXT, (position as f64) + 1, plan_context());
-    if (load<u32>(row, ROW_SEQUENCE) >= plan_sequences()) return fail(STATUS_ARGUMENT, 0, load<u32>(row, ROW_SEQUENCE));
+    if (position >= shape_context()) return fail(STATUS_CONTEXT, (position as f64) + 1, shape_context());
+    if (load<u32>(row, ROW_SEQUENCE) >= shape_sequences())
+      return fail(STATUS_ARGUMENT, 0, load<u32>(row, ROW_SEQUENCE));
     if (load<u32>(row, ROW_OUTPUT) != 0) outputs++;
   }
-  if (outputs > plan_outputs()) return fail(STATUS_ARGUMENT, 0, outputs);
+  if (outputs > shape_outputs()) return fail(STATUS_ARGUMENT, 0, outputs);
   stepRows = count;
   stepOutputs = outputs;
   return outputs as i32;
@@ -77,50 +95,78 @@ export function step_begin(count: u32): i32 {
 
 /** Runs the ops [first, end) of the program over the step's rows: all of them, or a stretch that a host observes. */
 export function step_ops(first: u32, end: u32): i32 {
-  if (!load_ready() || end > program_length()) return fail(STATUS_ARGUMENT, 1, end);
-  const steps = rows_ptr();
-  for (let i = first; i < end; i++) {
-    const op = program_ptr() + i * OP_BYTES;
-    const count = (load<u32>(op, OP_FLAGS) & FLAG_OUTPUTS) != 0 ? stepOutputs : stepRows;
-    if (count == 0) continue;
-    switch (load<u32>(op, OP_CODE)) {
-      case OP_EMBED:
-        embed(op, steps, count);
-        break;
-      case OP_NORM:
-        norm(op, count);
-        break;
-      case OP_MATMUL:
-        matmul(op, count);
-        break;
-      case OP_ROPE:
-        rope(op, steps, count);
-        break;
-      case OP_ATTENTION:
-        attention(op, steps, count);
-        break;
-      case OP_GATE:
-        gate(op, count);
-        break;
-      case OP_SELECT:
-        select_rows(op, steps, count);
-        break;
-      case OP_SQUARED_RELU:
-        squared_relu(op, count);
-        break;
-      case OP_CONV:
-        conv(op, steps, count);
-        break;
-      case OP_STEP_SIZE:
-        step_size(op, count);
-        break;
-      case OP_SCAN:
-        scan(op, steps, count);
-        break;
-      case OP_GATED_NORM:
-        gated_norm(op, count);
-        break;
-    }
+  if (!load_ready() || first >= end || end > program_length()) return fail(STATUS_ARGUMENT, 1, end);
+  const program = program_ptr() + first * OP_BYTES;
+  threads_begin(program, end - first, rows_ptr(), stepRows, stepOutputs);
+  walk(program, end - first, rows_ptr(), stepRows, stepOutputs);
+  return threads_broken() ? fail(STATUS_THREAD, 0, 0) : 0;
+}
+
+/** Makes this instance one more thread of the steps that the host's own begins. False: there are enough. */
+export function thread_join(): i32 {
+  return threads_join() ? 1 : 0;
+}
+
+/** Waits for the next step and does this thread's share of it; 0 when there will be none. To be called in a loop. */
+export function thread_serve(): i32 {
+  if (!threads_next()) return 0;
+  walk(step_program(), step_length(), step_rows(), step_count(), step_outputs());
+  return 1;
+}
+
+/** Does this thread's share of every op. steps: ROW_* [rows]. */
+function walk(program: usize, ops: u32, steps: usize, rows: u32, outputs: u32): void {
+  const end = program + ops * OP_BYTES;
+  for (let op = program; op < end; op += OP_BYTES) {
+    // What the op before wrote is there, unless this one needs none of it.
+    const flags = load<u32>(op, OP_FLAGS);
+    if (op != program && (flags & FLAG_ALONGSIDE) == 0) threads_meet();
+    const count = (flags & FLAG_OUTPUTS) != 0 ? outputs : rows;
+    if (count != 0) run(op, steps, count);
   }
-  return 0;
+  threads_meet();
+}
+
+function run(op: usize, steps: usize, count: u32): void {
+  switch (load<u32>(op, OP_CODE)) {
+    case OP_EMBED:
+      embed(op, steps, count);
+      break;
+    case OP_NORM:
+      norm(op, count);
+      break;
+    case OP_QUANTIZE:
+      quantize(op, count);
+      break;
+    case OP_MATMUL:
+      matmul(op, count);
+      break;
+    case OP_ROPE:
+      rope(op, steps, count);
+      break;
+    case OP_ATTENTION:
+      attention(op, steps, count);
+      break;
+    case OP_GATE:
+      gate(op, count);
+      break;
+    case OP_SELECT:
+      select_rows(op, steps, count);
+      break;
+    case OP_SQUARED_RELU:
+      squared_relu(op, count);
+      break;
+    case OP_CONV:
+      conv(op, steps, count);
+      break;
+    case OP_STEP_SIZE:
+      step_size(op, count);
+      break;
+    case OP_SCAN:
+      scan(op, steps, count);
+      break;
+    case OP_GATED_NORM:
+      gated_norm(op, count);
+      break;
+  }
 }

@@ -2,7 +2,7 @@
 // plan_place → reads → load_finish → steps.
 
 export { cut_kept, cut_kept_ptr } from "./cut";
-export { step, step_begin, step_ops } from "./exec";
+export { step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
 export { load_finish, load_read, load_read_ptr, load_reads, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {
@@ -42,3 +42,4 @@ export {
   text_token_ptr,
   text_tokens_ptr,
 } from "./text";
+export { threads_end, threads_trapped } from "./threads";

@@ -2,22 +2,14 @@
 // home of its addresses.
 
 import { arena_take, PART_KV } from "./memory";
-
-let sequences: u32 = 0;
-let context: u32 = 0;
-
-/** Sets the shape of the caches that a layout is about to take. */
-export function cache_shape(sequenceCount: u32, positions: u32): void {
-  sequences = sequenceCount;
-  context = positions;
-}
+import { shape_context, shape_sequences } from "./shape";
 
 /** Takes one cache with `floats` numbers a position. */
 export function cache_take(floats: u32): usize {
-  return arena_take(PART_KV, (sequences as u64) * context * floats * 4);
+  return arena_take(PART_KV, (shape_sequences() as u64) * shape_context() * floats * 4);
 }
 
 /** Address of a sequence's first position in a cache; positions follow each other, `floats` numbers each. */
-export function cache_ptr(cache: usize, sequence: u32, floats: u32): usize {
+export function cache_ptr(cache: usize, sequence: u32, context: u32, floats: u32): usize {
   return cache + (sequence as usize) * context * floats * 4;
 }

@@ -1,7 +1,7 @@
 // Vector arithmetic that the kernels share.
 
 /** 2^112: what an f16's bits, shifted left by 13 and read as f32, must be multiplied with. */
-const HALF_SCALE: f32 = 5.192296858534828e33;
+export const HALF_SCALE: f32 = 5.192296858534828e33;
 
 /** Four non-negative finite f16 as f32x4. ptr: 8 bytes. */
 export function load_half4(ptr: usize): v128 {
@@ -11,6 +11,14 @@ export function load_half4(ptr: usize): v128 {
 /** One non-negative finite f16 as f32. */
 export function load_half(ptr: usize): f32 {
   return reinterpret<f32>((load<u16>(ptr) as u32) << 13) * HALF_SCALE;
+}
+
+/** a × b + c in each lane, rounded once or twice. */
+// @ts-expect-error: decorator
+@inline
+export function madd4(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
+  return f32x4.add(f32x4.mul(a, b), c);
 }
 
 export function sum4(v: v128): f32 {

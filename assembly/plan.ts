@@ -44,7 +44,6 @@ import {
   STATUS_STATE,
 } from "./abi";
 import { cut_keep, cut_kept, cut_load, cut_loaded, fixed_place, stack_place } from "./cut";
-import { cache_shape } from "./kv-cache";
 import {
   ADDRESS_END,
   arena_at_least,
@@ -79,19 +78,11 @@ import {
 } from "./pack";
 import { program_start } from "./program";
 import { sampler_scratch_bytes } from "./sampler";
-import { state_shape } from "./state";
+import { shape_context, shape_outputs, shape_rows, shape_sequences, shape_set } from "./shape";
 import { fail } from "./status";
 import { text_bytes, text_place } from "./text";
 
-const CONTEXT_DEFAULT: u32 = 2048;
-const ROWS_MAX: u32 = 4096;
-const SEQUENCES_MAX: u32 = 4096;
-
 const plan = memory.data(PLAN_BYTES, 8);
-let context: u32 = 0;
-let sequences: u32 = 0;
-let rows: u32 = 0;
-let outputs: u32 = 0;
 let planned = false;
 let placed = false;
 
@@ -106,29 +97,28 @@ export function plan_ptr(): usize {
 }
 
 /**
- * Sets what a plan must make room for; 0 is the default. context: positions of a sequence (2048, or the model's most
- * if that is less); sequences: 1; rows of a step: 64; rows of a step that want logits: 1.
+ * Sets what a plan must make room for; 0 is the default. positions of a sequence (2048, or the model's most if that is
+ * less); sequences: 1; rows of a step: 64; outputs, rows of a step that want logits: 1; threads of a step: 1.
+ * exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit.
  */
-export function plan_shape(positions: u32, sequenceCount: u32, rowCount: u32, outputCount: u32): i32 {
+export function plan_shape(positions: u32, sequences: u32, rows: u32, outputs: u32, threads: u32, exact: u32): i32 {
   planned = false;
   if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
   const status = model_check();
   if (status != 0) return status;
   const most = pack_field(HEADER_CONTEXT);
   if (positions > most) return fail(STATUS_CONTEXT, positions, most);
-  if (sequenceCount > SEQUENCES_MAX) return fail(STATUS_ARGUMENT, 1, sequenceCount);
-  if (rowCount > ROWS_MAX) return fail(STATUS_ARGUMENT, 2, rowCount);
-  if (outputCount > ROWS_MAX) return fail(STATUS_ARGUMENT, 3, outputCount);
-  context = positions == 0 ? min(most, CONTEXT_DEFAULT) : positions;
-  sequences = max(sequenceCount, 1);
-  rows = rowCount == 0 ? 64 : rowCount;
-  outputs = min(max(outputCount, 1), rows);
+  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0);
+  if (refused == 2) return fail(STATUS_ARGUMENT, 1, sequences);
+  if (refused == 3) return fail(STATUS_ARGUMENT, 2, rows);
+  if (refused == 4) return fail(STATUS_ARGUMENT, 3, outputs);
+  if (refused == 5) return fail(STATUS_ARGUMENT, 4, threads);
   return 0;
 }
 
 /** Keeps as many units as `bytes` hold. */
 export function plan_memory(bytes: f64): i32 {
-  if (context == 0) return fail(STATUS_STATE, 2, 0);
+  if (shape_context() == 0) return fail(STATUS_STATE, 2, 0);
   const least = measure(pack_field(HEADER_MINIMUM_UNITS));
   if (!(bytes >= (least as f64))) return fail(STATUS_BUDGET, bytes, least as f64);
   const budget = min<f64>(bytes, ADDRESS_END as f64) as u64;
@@ -152,7 +142,7 @@ export function plan_memory(bytes: f64): i32 {
 
 /** Cuts as many units as have at most this share of the units' bytes. */
 export function plan_pruning(rate: f64): i32 {
-  if (context == 0) return fail(STATUS_STATE, 2, 0);
+  if (shape_context() == 0) return fail(STATUS_STATE, 2, 0);
   if (!(rate >= 0 && rate <= 1)) return fail(STATUS_ARGUMENT, 0, rate);
   // Half a byte for the rounding of a rate that was a quotient of bytes.
   const most = rate * (unit_bytes_after(0) as f64) + 0.5;
@@ -182,22 +172,6 @@ export function plan_place(): i32 {
 
 export function plan_placed(): bool {
   return placed;
-}
-
-export function plan_context(): u32 {
-  return context;
-}
-
-export function plan_sequences(): u32 {
-  return sequences;
-}
-
-export function plan_rows(): u32 {
-  return rows;
-}
-
-export function plan_outputs(): u32 {
-  return outputs;
 }
 
 /** Address of the rows of a step: ROW_* [rows]. */
@@ -269,18 +243,16 @@ function lay_out(emit: bool): void {
   program_start(arena_take(PART_CORE, (model_ops() as u64) * OP_BYTES), emit);
 
   const vocabulary = pack_field(HEADER_VOCABULARY);
-  rowsPtr = arena_take(PART_SCRATCH, (rows as u64) * ROW_BYTES);
-  logitsPtr = arena_take(PART_SCRATCH, (outputs as u64) * vocabulary * 4);
-  historyPtr = arena_take(PART_SCRATCH, (context as u64) * 4);
+  rowsPtr = arena_take(PART_SCRATCH, (shape_rows() as u64) * ROW_BYTES);
+  logitsPtr = arena_take(PART_SCRATCH, (shape_outputs() as u64) * vocabulary * 4);
+  historyPtr = arena_take(PART_SCRATCH, (shape_context() as u64) * 4);
   samplerPtr = arena_take(PART_SCRATCH, sampler_scratch_bytes(vocabulary));
   // Text is encoded between steps, in the bytes that a step works in.
   const mark = arena_mark();
-  model_buffers(rows, outputs, context);
+  model_buffers();
   if (tokenizer != 0) arena_at_least(PART_SCRATCH, mark, text_bytes());
   text_place(mark as usize);
-  cache_shape(sequences, context);
-  state_shape(sequences);
-  model_program(rows, context, logitsPtr);
+  model_program(logitsPtr);
 }
 
 function bytes_of(unit: u32): u64 {
@@ -313,10 +285,10 @@ function write_plan(units: u32, memoryBytes: f64, least: u64): void {
   store<f64>(plan, expected_perplexity(units), PLAN_PERPLEXITY);
   store<f64>(plan, units, PLAN_KEPT_UNITS);
   store<f64>(plan, pack_count(HEADER_UNITS), PLAN_UNITS);
-  store<f64>(plan, context, PLAN_CONTEXT);
-  store<f64>(plan, sequences, PLAN_SEQUENCES);
-  store<f64>(plan, rows, PLAN_ROWS);
-  store<f64>(plan, outputs, PLAN_OUTPUTS);
+  store<f64>(plan, shape_context(), PLAN_CONTEXT);
+  store<f64>(plan, shape_sequences(), PLAN_SEQUENCES);
+  store<f64>(plan, shape_rows(), PLAN_ROWS);
+  store<f64>(plan, shape_outputs(), PLAN_OUTPUTS);
   store<f64>(plan, measure(pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
   keep_prefix(units);
   planned = true;

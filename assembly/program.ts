@@ -13,6 +13,7 @@ import {
   TENSOR_ROWS,
 } from "../packs/format";
 import {
+  ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
   ATTENTION_K_CACHE,
@@ -124,6 +125,7 @@ import {
 } from "./abi";
 import { cut_channels, cut_kept, fixed_tensor_ptr, stack_address } from "./cut";
 import { pack_float, stack_channels, stack_tensor, stack_unit_bytes } from "./pack";
+import { shape_context } from "./shape";
 import { state_take } from "./state";
 
 const nowhere = memory.data(OP_BYTES, 8);
@@ -255,6 +257,7 @@ export function emit_attention(
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
   store<u32>(op, scores as u32, ATTENTION_SCORES);
+  store<u32>(op, shape_context(), ATTENTION_CONTEXT);
   store<f32>(op, scale, ATTENTION_SCALE);
   store<u32>(op, heads, ATTENTION_HEADS);
   store<u32>(op, kvHeads, ATTENTION_KV_HEADS);

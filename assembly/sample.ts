@@ -3,14 +3,15 @@
 import { HEADER_VOCABULARY } from "../packs/format";
 import { STATUS_ARGUMENT } from "./abi";
 import { pack_field } from "./pack";
-import { history_ptr, logits_ptr, plan_context, plan_outputs, sampler_scratch_ptr } from "./plan";
+import { history_ptr, logits_ptr, sampler_scratch_ptr } from "./plan";
 import { sampler_choose } from "./sampler";
+import { shape_context, shape_outputs } from "./shape";
 import { fail } from "./status";
 
 /** Chooses a token from row `output` of the logits; the history is the first `historyLength` ids at history_ptr(). */
 export function logits_choose(output: u32, historyLength: u32): i32 {
-  if (output >= plan_outputs()) return fail(STATUS_ARGUMENT, 0, output);
-  if (historyLength > plan_context()) return fail(STATUS_ARGUMENT, 1, historyLength);
+  if (output >= shape_outputs()) return fail(STATUS_ARGUMENT, 0, output);
+  if (historyLength > shape_context()) return fail(STATUS_ARGUMENT, 1, historyLength);
   return sampler_choose(
     row(output),
     pack_field(HEADER_VOCABULARY),
@@ -23,7 +24,7 @@ export function logits_choose(output: u32, historyLength: u32): i32 {
 /** ln of the probability of a token in row `output` of the logits; NaN for a token or row that is not there. */
 export function logits_score(output: u32, token: u32): f64 {
   const vocabulary = pack_field(HEADER_VOCABULARY);
-  if (output >= plan_outputs() || token >= vocabulary) return NaN;
+  if (output >= shape_outputs() || token >= vocabulary) return NaN;
   const logits = row(output);
   const most = load<f32>(logits + logits_best(output) * 4) as f64;
   let sum: f64 = 0;
@@ -33,7 +34,7 @@ export function logits_score(output: u32, token: u32): f64 {
 
 /** The likeliest token of row `output`; the lowest id of equals. */
 export function logits_best(output: u32): u32 {
-  const logits = row(min(output, plan_outputs() - 1));
+  const logits = row(min(output, shape_outputs() - 1));
   let best: u32 = 0;
   for (let i: u32 = 1; i < pack_field(HEADER_VOCABULARY); i++)
     if (load<f32>(logits + i * 4) > load<f32>(logits + best * 4)) best = i;

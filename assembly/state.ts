@@ -2,17 +2,11 @@
 // The only home of its addresses. A row at position 0 begins with zeros, so nobody has to clear it.
 
 import { arena_take, PART_STATE } from "./memory";
-
-let sequences: u32 = 0;
-
-/** Sets how many sequences the states that a layout is about to take are for. */
-export function state_shape(sequenceCount: u32): void {
-  sequences = sequenceCount;
-}
+import { shape_sequences } from "./shape";
 
 /** Takes one state with `floats` numbers a sequence. */
 export function state_take(floats: u64): usize {
-  return arena_take(PART_STATE, (sequences as u64) * floats * 4);
+  return arena_take(PART_STATE, (shape_sequences() as u64) * floats * 4);
 }
 
 /** Address of a sequence's numbers in a state. */

@@ -17,7 +17,7 @@ export interface CoreExports {
   stack_ptr(stack: number): number;
   tensor_ptr(tensor: number): number;
   cut_kept(stack: number): number;
-  plan_shape(context: number, sequences: number, rows: number, outputs: number): number;
+  plan_shape(context: number, sequences: number, rows: number, outputs: number, threads: number, exact: number): number;
   plan_memory(bytes: number): number;
   plan_pruning(rate: number): number;
   plan_place(): number;

@@ -110,7 +110,7 @@ export class Pack {
     await readSource(source, PRELUDE_BYTES, header);
     core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
     guarded(() => core.check(exports.pack_header()));
-    guarded(() => core.check(exports.plan_shape(0, 0, 0, 0)));
+    guarded(() => core.check(exports.plan_shape(0, 0, 0, 0, 0, 0)));
     return new Pack(core, source, host, module);
   }
 

@@ -143,7 +143,7 @@ export function makePlan(core: Core, options: PlanOptions): Plan {
       `a context of ${options.context} is more than the ${most} that the model was made for`,
     );
   return guarded(() => {
-    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs")));
+    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), 1, 0));
     if (options.memory !== undefined) {
       core.check(exports.plan_memory(parseSize(options.memory)));
     } else {

@@ -1,6 +1,7 @@
 // The cases of attention, which test/cases.ts lists: head ratios, cut heads, several sequences, caches with a past.
 
 import {
+  ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
   ATTENTION_K_CACHE,
@@ -113,7 +114,6 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
     ...NOTHING,
     op: OP_ATTENTION,
     rows,
-    cache: { sequences: sequences.length, context },
     fields: [
       { at: ATTENTION_Q, buffer: "q" },
       { at: ATTENTION_K, buffer: "k" },
@@ -126,6 +126,7 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
       { at: ATTENTION_K_CACHE, buffer: "kCache" },
       { at: ATTENTION_V_CACHE, buffer: "vCache" },
       { at: ATTENTION_SCORES, buffer: "scores" },
+      { at: ATTENTION_CONTEXT, word: context },
       { at: ATTENTION_SCALE, float: scale },
       { at: ATTENTION_HEADS, word: heads },
       { at: ATTENTION_KV_HEADS, word: kvHeads },

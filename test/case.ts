@@ -34,8 +34,6 @@ export interface OpCase {
   scratch: string[];
   /** By buffer, all of it: |got − want| ≤ bound. */
   want: Record<string, { values: Float64Array; bound: Float64Array }>;
-  /** Shape of the KV caches. */
-  cache: { sequences: number; context: number };
 }
 
 export interface CaseSpec {
@@ -43,7 +41,7 @@ export interface CaseSpec {
   make(): OpCase;
 }
 
-export const NOTHING = { flags: 0, scratch: [], cache: { sequences: 1, context: 1 } };
+export const NOTHING = { flags: 0, scratch: [] };
 
 export function row(fields: Partial<Row>): Row {
   return { token: NONE, position: 0, sequence: 0, output: false, ...fields };

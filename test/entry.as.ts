@@ -3,11 +3,10 @@
 export { attention } from "../assembly/kernels/attention";
 export { embed, gate, norm, rope, select_rows, squared_relu } from "../assembly/kernels/elementwise";
 export { matmul } from "../assembly/kernels/matmul";
+export { quantize } from "../assembly/kernels/quantize";
 export { scan } from "../assembly/kernels/scan";
 export { conv, gated_norm, step_size } from "../assembly/kernels/ssm";
-export { cache_shape } from "../assembly/kv-cache";
 export * from "../assembly/sampler";
-export { state_shape } from "../assembly/state";
 export * from "../assembly/tokenizer";
 export { unicode_class, unicode_combining } from "../assembly/unicode";
 export { UNICODE_VERSION } from "../assembly/unicode-tables";

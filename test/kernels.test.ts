@@ -32,7 +32,7 @@ import { close, loadTestModule, type TestModule } from "./harness";
 const MODULES = [loadTestModule("debug"), loadTestModule("release")];
 
 /** Runs one case: fails if an output is out of bounds, or if anything else has changed. Returns error over bound. */
-function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch, want, cache }: OpCase): number {
+function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch, want }: OpCase): number {
   const { exports, memory } = module;
   module.reset();
   const places = new Map(Object.entries(buffers).map(([name, bytes]) => [name, module.guarded(bytes.length)]));
@@ -55,7 +55,6 @@ function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch
     else view.setUint32(field.at, placeOf(field.buffer).ptr + (field.offset ?? 0), true);
   }
 
-  exports.cache_shape(cache.sequences, cache.context);
   if (op === OP_EMBED) exports.embed(record, steps, rows.length);
   else if (op === OP_NORM) exports.norm(record, rows.length);
   else if (op === OP_MATMUL) exports.matmul(record, rows.length);

@@ -144,7 +144,7 @@ export const CONVS: ConvSpec[] = [
 
 export function convCase({ units, channels, taps }: ConvSpec, runs: readonly Run[], r: Random): OpCase {
   const floats = units * channels;
-  const { rows, sequences, context } = rowsOf(runs);
+  const { rows, sequences } = rowsOf(runs);
   const data = normals(rows.length * floats, r).map((value) => 3 * value);
   for (let i = 0; i < data.length; i += 29) data[i] = r.pick([0, 1e-30, 200, -200]);
   const weights = Array.from({ length: units }, () => normals((taps + 1) * channels, r));
@@ -178,7 +178,6 @@ export function convCase({ units, channels, taps }: ConvSpec, runs: readonly Run
     ...NOTHING,
     op: OP_CONV,
     rows,
-    cache: { sequences, context },
     fields: [
       { at: CONV_DATA, buffer: "data" },
       { at: CONV_UNITS, word: units },
@@ -252,7 +251,7 @@ export const SCANS: ScanSpec[] = [
 export function scanCase({ heads, groups, xz, bc }: ScanSpec, runs: readonly Run[], r: Random): OpCase {
   const [dims, state] = [xz[0] * xz[1], bc[0] * bc[1]];
   const [inner, shared, cells] = [heads * dims, groups * state, heads * dims * state];
-  const { rows, sequences, context } = rowsOf(runs);
+  const { rows, sequences } = rowsOf(runs);
   const x = normals(rows.length * inner, r);
   const b = normals(rows.length * shared, r);
   const c = normals(rows.length * shared, r);
@@ -309,7 +308,6 @@ export function scanCase({ heads, groups, xz, bc }: ScanSpec, runs: readonly Run
     ...NOTHING,
     op: OP_SCAN,
     rows,
-    cache: { sequences, context },
     fields: [
       { at: SCAN_X, buffer: "x" },
       { at: SCAN_B, buffer: "b" },

@@ -1,6 +1,7 @@
 // Attention of a step's rows over the KV cache: every row attends to the positions of its own sequence up to its own.
 
 import {
+  ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
   ATTENTION_K_CACHE,
@@ -34,6 +35,7 @@ export function attention(op: usize, steps: usize, count: u32): void {
   const vCache: usize = load<u32>(op, ATTENTION_V_CACHE);
   const scores: usize = load<u32>(op, ATTENTION_SCORES);
   const scale = load<f32>(op, ATTENTION_SCALE);
+  const context = load<u32>(op, ATTENTION_CONTEXT);
   const kFloats = kvHeads * qkUnits * qkChannels;
   const vFloats = kvHeads * voUnits * voChannels;
   const qBytes = heads * qkUnits * qkChannels * 4;
@@ -45,8 +47,16 @@ export function attention(op: usize, steps: usize, count: u32): void {
     const row = steps + t * ROW_BYTES;
     const position = load<u32>(row, ROW_POSITION);
     const sequence = load<u32>(row, ROW_SEQUENCE);
-    memory.copy(cache_ptr(kCache, sequence, kFloats) + position * kFloats * 4, k + t * kFloats * 4, kFloats * 4);
-    memory.copy(cache_ptr(vCache, sequence, vFloats) + position * vFloats * 4, v + t * vFloats * 4, vFloats * 4);
+    memory.copy(
+      cache_ptr(kCache, sequence, context, kFloats) + position * kFloats * 4,
+      k + t * kFloats * 4,
+      kFloats * 4,
+    );
+    memory.copy(
+      cache_ptr(vCache, sequence, context, vFloats) + position * vFloats * 4,
+      v + t * vFloats * 4,
+      vFloats * 4,
+    );
   }
 
   const share = heads / kvHeads;
@@ -56,8 +66,8 @@ export function attention(op: usize, steps: usize, count: u32): void {
     const row = steps + t * ROW_BYTES;
     const positions = load<u32>(row, ROW_POSITION) + 1;
     const sequence = load<u32>(row, ROW_SEQUENCE);
-    const keys = cache_ptr(kCache, sequence, kFloats);
-    const values = cache_ptr(vCache, sequence, vFloats);
+    const keys = cache_ptr(kCache, sequence, context, kFloats);
+    const values = cache_ptr(vCache, sequence, context, vFloats);
     memory.fill(out, 0, outBytes);
     for (let h: u32 = 0; h < heads; h++) {
       const kvHead = h / share;

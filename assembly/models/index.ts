@@ -21,6 +21,7 @@ import { FLAG_OUTPUTS, STATUS_UNSUPPORTED } from "../abi";
 import { arena_take, PART_SCRATCH, scratch_again, scratch_end, scratch_start } from "../memory";
 import { fixed_tensor, is_matrix, is_vector, missing, pack_field } from "../pack";
 import { emit_embed, emit_matmul, emit_norm, emit_select, program_layer } from "../program";
+import { shape_outputs, shape_rows } from "../shape";
 import { fail } from "../status";
 import { SUBLAYER_NONE, sublayer_buffers, sublayer_check, sublayer_emit, sublayer_ops } from "../sublayers/index";
 import { bamba_sublayer } from "./bamba";
@@ -81,17 +82,17 @@ let y: usize = 0; // [rows, width]
 let selected: usize = 0; // [outputs, width]
 
 /** Lays out the scratch of a step at the present cut: what the sublayers need lies in the same place for all of them. */
-export function model_buffers(rows: u32, outputs: u32, context: u32): void {
+export function model_buffers(): void {
   const width = pack_field(HEADER_WIDTH);
-  x = arena_take(PART_SCRATCH, (rows as u64) * width * 4);
-  y = arena_take(PART_SCRATCH, (rows as u64) * width * 4);
-  selected = arena_take(PART_SCRATCH, (outputs as u64) * width * 4);
+  x = arena_take(PART_SCRATCH, (shape_rows() as u64) * width * 4);
+  y = arena_take(PART_SCRATCH, (shape_rows() as u64) * width * 4);
+  selected = arena_take(PART_SCRATCH, (shape_outputs() as u64) * width * 4);
   scratch_start();
   for (let layer: u32 = 0; layer < pack_field(HEADER_LAYERS); layer++) {
     let sublayer = model_sublayer(layer, 0);
     for (let i: u32 = 1; sublayer != SUBLAYER_NONE; i++) {
       scratch_again();
-      sublayer_buffers(sublayer, layer, rows, context);
+      sublayer_buffers(sublayer, layer);
       sublayer = model_sublayer(layer, i);
     }
   }
@@ -99,14 +100,14 @@ export function model_buffers(rows: u32, outputs: u32, context: u32): void {
 }
 
 /** Appends the program and takes caches and states at the present cut. logits: [outputs, vocabulary]. */
-export function model_program(rows: u32, context: u32, logits: usize): void {
+export function model_program(logits: usize): void {
   emit_embed(fixed_tensor(ROLE_EMBEDDING, NONE), x);
   for (let layer: u32 = 0; layer < pack_field(HEADER_LAYERS); layer++) {
     program_layer(layer);
     let sublayer = model_sublayer(layer, 0);
     for (let i: u32 = 1; sublayer != SUBLAYER_NONE; i++) {
       scratch_again();
-      sublayer_buffers(sublayer, layer, rows, context);
+      sublayer_buffers(sublayer, layer);
       sublayer_emit(sublayer, layer, x, y);
       sublayer = model_sublayer(layer, i);
     }

@@ -40,6 +40,7 @@ import {
   stack_units,
 } from "../pack";
 import { emit_attention, emit_norm, emit_rope, emit_unit_cols, emit_unit_rows } from "../program";
+import { shape_context, shape_rows } from "../shape";
 
 /** Most op records of one. */
 export const ATTENTION_OPS: u32 = 8;
@@ -84,14 +85,15 @@ let attended: usize = 0; // [rows, heads × kept dims]
 let scores: usize = 0; // [context]
 
 /** Takes a layer's scratch at the present cut. */
-export function attention_buffers(layer: u32, rows: u32, context: u32): void {
+export function attention_buffers(layer: u32): void {
+  const rows = shape_rows();
   const qkDims = cut_channels(stack_find(layer, KIND_QK));
   const voDims = cut_channels(stack_find(layer, KIND_VO));
   q = scratch_take(rows, pack_field(HEADER_HEADS) * qkDims);
   k = scratch_take(rows, pack_field(HEADER_KV_HEADS) * qkDims);
   v = scratch_take(rows, pack_field(HEADER_KV_HEADS) * voDims);
   attended = scratch_take(rows, pack_field(HEADER_HEADS) * voDims);
-  scores = scratch_take(1, context);
+  scores = scratch_take(1, shape_context());
 }
 
 /** Appends a layer's ops and takes its caches. x: [rows, width], the stream; y: [rows, width], scratch. */

@@ -26,10 +26,10 @@ export function sublayer_ops(sublayer: u32): u32 {
 }
 
 /** Takes its scratch at the present cut. */
-export function sublayer_buffers(sublayer: u32, layer: u32, rows: u32, context: u32): void {
-  if (sublayer == SUBLAYER_ATTENTION) attention_buffers(layer, rows, context);
-  else if (sublayer == SUBLAYER_MAMBA) mamba_buffers(layer, rows);
-  else mlp_buffers(layer, rows);
+export function sublayer_buffers(sublayer: u32, layer: u32): void {
+  if (sublayer == SUBLAYER_ATTENTION) attention_buffers(layer);
+  else if (sublayer == SUBLAYER_MAMBA) mamba_buffers(layer);
+  else mlp_buffers(layer);
 }
 
 /** Appends its ops and takes its caches and states. x: the stream; y: [rows, width], scratch. */

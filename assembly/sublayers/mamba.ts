@@ -65,6 +65,7 @@ import {
   emit_unit_cols,
   emit_unit_rows,
 } from "../program";
+import { shape_rows } from "../shape";
 
 /** Most op records of one. */
 export const MAMBA_OPS: u32 = 13;
@@ -125,7 +126,8 @@ let dt: usize = 0; // [rows, heads]
 let scratch: usize = 0;
 
 /** Takes a layer's scratch at the present cut. */
-export function mamba_buffers(layer: u32, rows: u32): void {
+export function mamba_buffers(layer: u32): void {
+  const rows = shape_rows();
   const heads = pack_field(HEADER_SSM_HEADS);
   const inner = heads * cut_channels(stack_find(layer, KIND_XZ));
   const state = cut_channels(stack_find(layer, KIND_BC));

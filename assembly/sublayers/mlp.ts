@@ -31,6 +31,7 @@ import {
   stack_tensor,
 } from "../pack";
 import { emit_gate, emit_norm, emit_squared_relu, emit_unit_cols, emit_unit_rows } from "../program";
+import { shape_rows } from "../shape";
 
 /** Most op records of one. */
 export const MLP_OPS: u32 = 5;
@@ -59,7 +60,8 @@ let gate: usize = 0; // [rows, kept channels]
 let up: usize = 0;
 
 /** Takes a layer's scratch at the present cut. */
-export function mlp_buffers(layer: u32, rows: u32): void {
+export function mlp_buffers(layer: u32): void {
+  const rows = shape_rows();
   const mlp = stack_find(layer, KIND_MLP);
   gate = scratch_take(rows, cut_channels(mlp));
   up = stack_tensor(mlp, ROLE_GATE) == 0 ? gate : scratch_take(rows, cut_channels(mlp));

@@ -1,0 +1,97 @@
+// Activations in 8 bit, as the matrices that follow want them: each group of columns of a row (the matrix's groups) has
+// its own scale, the largest magnitude / 127, and is one record:
+//   f32  scale of a product of codes, × HALF_SCALE, since the matrix's f16 scales are read without it
+//   i32  8 × the sum of the codes below: 4-bit codes are weights + 8
+//   8 bytes that mean nothing
+//   the codes x of eight columns after eight columns:
+//     i16 for Q8:                x0 x2 x1 x3 x4 x6 x5 x7
+//     i16 for Q4:                256·x0 256·x2 16·x4 16·x6 x1 x3 256·x5 256·x7; times the nibbles where they lie in the
+//                                i16 lanes of a block, each product is 256 × the product of the codes
+//     i8 for Q4, relaxed SIMD:   x0 … x7
+
+import { BLOCK_COLS, DTYPE_Q4 } from "../../packs/format";
+import {
+  QUANTIZE_COLS,
+  QUANTIZE_DTYPE,
+  QUANTIZE_GROUP,
+  QUANTIZE_IN,
+  QUANTIZE_OUT,
+} from "../abi";
+import { HALF_SCALE } from "../math";
+import { share_end, share_start } from "../threads";
+
+/** Where the codes of a record begin. */
+export const CODES_START: u32 = 16;
+/** Of a record of Q4's codes, where SIMD is not relaxed. */
+const NIBBLE_SCALE: i32 = 256;
+const CODE_MAX: f32 = 127;
+
+/** Are the codes for a matrix of this dtype i8? Otherwise they are i16. */
+// @ts-expect-error: decorator
+@inline
+function narrow(dtype: u32): bool {
+  return ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4;
+}
+
+/** Bytes of a group's record. */
+export function codes_group_bytes(dtype: u32, group: u32): u32 {
+  return CODES_START + (narrow(dtype) ? (group + 15) & ~15 : group * 2);
+}
+
+/** Most bytes of the codes of one row of `cols` columns, whatever the build. */
+export function codes_row_bytes(cols: u32, group: u32): u32 {
+  return (cols / group) * (CODES_START + group * 2);
+}
+
+/** OP_QUANTIZE over `count` rows. */
+export function quantize(op: usize, count: u32): void {
+  const input: usize = load<u32>(op, QUANTIZE_IN);
+  const out: usize = load<u32>(op, QUANTIZE_OUT);
+  const group = load<u32>(op, QUANTIZE_GROUP);
+  const dtype = load<u32>(op, QUANTIZE_DTYPE);
+  const bytes = codes_group_bytes(dtype, group);
+  const groups = count * (load<u32>(op, QUANTIZE_COLS) / group);
+  const end = share_end(groups);
+  for (let g = share_start(groups); g < end; g++) quantize_group(input + g * group * 4, out + g * bytes, group, dtype);
+}
+
+function quantize_group(input: usize, record: usize, group: u32, dtype: u32): void {
+  const end = input + group * 4;
+  let most4 = f32x4.splat(0);
+  for (let x = input; x < end; x += 16) most4 = f32x4.max(most4, f32x4.abs(v128.load(x)));
+  const most = max<f32>(
+    max<f32>(f32x4.extract_lane(most4, 0), f32x4.extract_lane(most4, 1)),
+    max<f32>(f32x4.extract_lane(most4, 2), f32x4.extract_lane(most4, 3)),
+  );
+  const inverse = f32x4.splat(most == 0 ? 0 : CODE_MAX / most);
+  let to = record + CODES_START;
+  let sums = i16x8.splat(0);
+  for (let x = input; x < end; x += BLOCK_COLS * 4) {
+    const codes = i16x8.narrow_i32x4_s(
+      i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x), inverse))),
+      i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x, 16), inverse))),
+    );
+    sums = i16x8.add(sums, codes);
+    if (narrow(dtype)) {
+      v128.store64_lane(to, i8x16.narrow_i16x8_s(codes, codes), 0);
+      to += BLOCK_COLS;
+    } else if (dtype == DTYPE_Q4) {
+      const order = v128.shuffle<i16>(codes, codes, 0, 2, 4, 6, 1, 3, 5, 7);
+      v128.store(to, i16x8.mul(order, i16x8(256, 256, 16, 16, 1, 1, 256, 256)));
+      to += BLOCK_COLS * 2;
+    } else {
+      v128.store(to, v128.shuffle<i16>(codes, codes, 0, 2, 1, 3, 4, 6, 5, 7));
+      to += BLOCK_COLS * 2;
+    }
+  }
+  const pairs = i32x4.extadd_pairwise_i16x8_s(sums);
+  let sum =
+    i32x4.extract_lane(pairs, 0) + i32x4.extract_lane(pairs, 1) + i32x4.extract_lane(pairs, 2) + i32x4.extract_lane(pairs, 3);
+  let scale: f32 = (most / CODE_MAX) * HALF_SCALE;
+  if (dtype == DTYPE_Q4 && !narrow(dtype)) {
+    sum *= NIBBLE_SCALE;
+    scale /= NIBBLE_SCALE as f32;
+  }
+  store<f32>(record, scale);
+  store<i32>(record, sum * 8, 4);
+}

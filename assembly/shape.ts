@@ -1,0 +1,67 @@
+// What a plan makes room for, as plan_shape() was told: for those who lay out and emit. Kernels do not look here.
+
+import { THREADS_MAX } from "./threads";
+
+const CONTEXT_DEFAULT: u32 = 2048;
+const ROWS_DEFAULT: u32 = 64;
+const ROWS_MAX: u32 = 4096;
+const SEQUENCES_MAX: u32 = 4096;
+
+let context: u32 = 0;
+let sequences: u32 = 0;
+let rows: u32 = 0;
+let outputs: u32 = 0;
+let threads: u32 = 0;
+let exact = false;
+
+/** Sets the shape, 0 meaning the default of each; returns 1 + the index of a number that is too large, or 0. */
+export function shape_set(
+  positions: u32,
+  modelPositions: u32,
+  sequenceCount: u32,
+  rowCount: u32,
+  outputCount: u32,
+  threadCount: u32,
+  exactly: bool,
+): u32 {
+  if (sequenceCount > SEQUENCES_MAX) return 2;
+  if (rowCount > ROWS_MAX) return 3;
+  if (outputCount > ROWS_MAX) return 4;
+  if (threadCount > THREADS_MAX) return 5;
+  context = positions == 0 ? min(modelPositions, CONTEXT_DEFAULT) : positions;
+  sequences = max(sequenceCount, 1);
+  rows = rowCount == 0 ? ROWS_DEFAULT : rowCount;
+  outputs = min(max(outputCount, 1), rows);
+  threads = max(threadCount, 1);
+  exact = exactly;
+  return 0;
+}
+
+/** Positions of a sequence; 0 before a shape is set. */
+export function shape_context(): u32 {
+  return context;
+}
+
+export function shape_sequences(): u32 {
+  return sequences;
+}
+
+/** Most rows of a step. */
+export function shape_rows(): u32 {
+  return rows;
+}
+
+/** Most rows of a step that want logits. */
+export function shape_outputs(): u32 {
+  return outputs;
+}
+
+/** Most threads of a step. */
+export function shape_threads(): u32 {
+  return threads;
+}
+
+/** Do activations stay f32 where they could be 8 bit? */
+export function shape_exact(): bool {
+  return exact;
+}
