@@ -188,3 +188,10 @@ export const QUANTIZE_OUT: u32 = 12;
 export const QUANTIZE_COLS: u32 = 16;
 export const QUANTIZE_GROUP: u32 = 20; // columns that share a scale: the matrix's
 export const QUANTIZE_DTYPE: u32 = 24; // of the matrix
+
+// Of no model, but of those who measure; see kernels/ceilings.ts
+export const OP_CEILING_READ: u32 = 30;
+export const OP_CEILING_PRODUCTS: u32 = 31;
+export const CEILING_FROM: u32 = 8;
+export const CEILING_ITEMS: u32 = 12;
+export const CEILING_SUM: u32 = 16;

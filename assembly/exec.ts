@@ -2,10 +2,14 @@
 
 import { HEADER_VOCABULARY } from "../packs/format";
 import {
+  CEILING_FROM,
+  CEILING_ITEMS,
   FLAG_ALONGSIDE,
   FLAG_OUTPUTS,
   OP_ATTENTION,
   OP_BYTES,
+  OP_CEILING_PRODUCTS,
+  OP_CEILING_READ,
   OP_CODE,
   OP_CONV,
   OP_EMBED,
@@ -32,6 +36,7 @@ import {
   STATUS_TOKEN,
 } from "./abi";
 import { attention } from "./kernels/attention";
+import { ceiling_multiply, ceiling_read } from "./kernels/ceilings";
 import { embed, gate, norm, rope, select_rows, squared_relu } from "./kernels/elementwise";
 import { matmul } from "./kernels/matmul";
 import { quantize } from "./kernels/quantize";
@@ -102,6 +107,17 @@ export function step_ops(first: u32, end: u32): i32 {
   return threads_broken() ? fail(STATUS_THREAD, 0, 0) : 0;
 }
 
+const ceilingOp = memory.data(OP_BYTES, 8);
+
+/** Does `items` of OP_CEILING_* at an address, by all threads. */
+export function ceiling(code: u32, from: usize, items: u32): void {
+  store<u32>(ceilingOp, code, OP_CODE);
+  store<u32>(ceilingOp, from as u32, CEILING_FROM);
+  store<u32>(ceilingOp, items, CEILING_ITEMS);
+  threads_begin(ceilingOp, 1, 0, 1, 0);
+  walk(ceilingOp, 1, 0, 1, 0);
+}
+
 /** Makes this instance one more thread of the steps that the host's own begins. False: there are enough. */
 export function thread_join(): i32 {
   return threads_join() ? 1 : 0;
@@ -167,6 +183,12 @@ function run(op: usize, steps: usize, count: u32): void {
       break;
     case OP_GATED_NORM:
       gated_norm(op, count);
+      break;
+    case OP_CEILING_READ:
+      ceiling_read(op);
+      break;
+    case OP_CEILING_PRODUCTS:
+      ceiling_multiply(op);
       break;
   }
 }

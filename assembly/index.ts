@@ -2,7 +2,8 @@
 // plan_place → reads → load_finish → steps.
 
 export { cut_kept, cut_kept_ptr } from "./cut";
-export { step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
+export { ceiling, step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
+export { ceiling_products } from "./kernels/ceilings";
 export { load_finish, load_read, load_read_ptr, load_reads, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {

@@ -2,12 +2,22 @@
 // the functions below; in a layout that only counts bytes the records go nowhere.
 
 import {
+  DTYPE_Q4,
+  DTYPE_Q8,
+  HEADER_FIXED_TENSORS,
   HEADER_NORM_EPS,
+  HEADER_STACKS,
   NONE,
+  ROLE_DOWN,
   ROLE_GATED_NORM,
+  ROLE_O,
+  ROLE_OUT,
+  STACK_TENSOR,
+  STACK_TENSORS,
   TENSOR_COLS,
   TENSOR_DTYPE,
   TENSOR_GROUP,
+  TENSOR_LAYER,
   TENSOR_OFFSET,
   TENSOR_ROLE,
   TENSOR_ROWS,
@@ -42,6 +52,8 @@ import {
   EMBED_OUT,
   EMBED_WEIGHT,
   EMBED_WIDTH,
+  FLAG_ALONGSIDE,
+  FLAG_OUTPUTS,
   GATE_GATE,
   GATE_UP,
   GATE_WIDTH,
@@ -57,6 +69,7 @@ import {
   GATED_NORM_WEIGHT,
   MATMUL_AXIS,
   MATMUL_BIAS,
+  MATMUL_CODES,
   MATMUL_COLS,
   MATMUL_DTYPE,
   MATMUL_GROUP,
@@ -67,6 +80,7 @@ import {
   MATMUL_PANEL_BYTES,
   MATMUL_PANELS,
   MATMUL_ROWS,
+  MATMUL_SCRATCH,
   MATMUL_WEIGHT,
   NORM_EPS,
   NORM_IN,
@@ -84,12 +98,18 @@ import {
   OP_LAYER,
   OP_MATMUL,
   OP_NORM,
+  OP_QUANTIZE,
   OP_ROLE,
   OP_ROPE,
   OP_SCAN,
   OP_SELECT,
   OP_SQUARED_RELU,
   OP_STEP_SIZE,
+  QUANTIZE_COLS,
+  QUANTIZE_DTYPE,
+  QUANTIZE_GROUP,
+  QUANTIZE_IN,
+  QUANTIZE_OUT,
   ROPE_ANGLES,
   ROPE_CHANNELS,
   ROPE_DATA,
@@ -124,8 +144,20 @@ import {
   STEP_SIZE_MOST,
 } from "./abi";
 import { cut_channels, cut_kept, fixed_tensor_ptr, stack_address } from "./cut";
-import { pack_float, stack_channels, stack_tensor, stack_unit_bytes } from "./pack";
-import { shape_context } from "./shape";
+import { MATMUL_SCRATCH_BYTES } from "./kernels/matmul";
+import { codes_row_bytes } from "./kernels/quantize";
+import { arena_take, PART_SCRATCH } from "./memory";
+import {
+  pack_count,
+  pack_field,
+  pack_float,
+  stack_channels,
+  stack_ptr,
+  stack_tensor,
+  stack_unit_bytes,
+  tensor_ptr,
+} from "./pack";
+import { shape_context, shape_exact, shape_outputs, shape_rows, shape_threads } from "./shape";
 import { state_take } from "./state";
 
 const nowhere = memory.data(OP_BYTES, 8);
@@ -133,6 +165,13 @@ let programPtr: usize = 0;
 let count: u32 = 0;
 let emitting = false;
 let layerNow: u32 = 0;
+let codesPtr: usize = 0;
+let scratchPtr: usize = 0;
+// What the codes are of, while ops follow each other that change neither the input nor the codes:
+let codesInput: usize = 0;
+let codesDtype: u32 = 0;
+let codesGroup: u32 = 0;
+let matmulInput: usize = 0; // of the op before, if it is a matmul
 
 /** Starts a program at an address that the layout has taken. */
 export function program_start(ptr: usize, emit: bool): void {
@@ -140,6 +179,41 @@ export function program_start(ptr: usize, emit: bool): void {
   count = 0;
   emitting = emit;
   layerNow = NONE;
+}
+
+/** Takes what the matrices work in: their threads' scratch, and the codes of the widest input at the present cut. */
+export function program_buffers(): void {
+  scratchPtr = arena_take(PART_SCRATCH, (shape_threads() as u64) * MATMUL_SCRATCH_BYTES);
+  let most: u64 = 0;
+  for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
+    const tensor = tensor_ptr(i);
+    const head = load<u32>(tensor, TENSOR_LAYER) == NONE;
+    most = max(most, codes_bytes(tensor, load<u32>(tensor, TENSOR_COLS), head ? shape_outputs() : shape_rows()));
+  }
+  for (let s: u32 = 0; s < pack_count(HEADER_STACKS); s++) {
+    const first = load<u32>(stack_ptr(s), STACK_TENSOR);
+    for (let i = first; i < first + load<u32>(stack_ptr(s), STACK_TENSORS); i++) {
+      const tensor = tensor_ptr(i);
+      const cols = load<u32>(tensor, TENSOR_COLS);
+      most = max(most, codes_bytes(tensor, is_stacked_along_cols(tensor) ? cut_kept(s) * cols : cols, shape_rows()));
+    }
+  }
+  codesPtr = arena_take(PART_SCRATCH, most);
+}
+
+function is_stacked_along_cols(tensor: usize): bool {
+  const role = load<u32>(tensor, TENSOR_ROLE);
+  return role == ROLE_O || role == ROLE_DOWN || role == ROLE_OUT;
+}
+
+/** Bytes of the codes of `rows` rows of an input of `cols` columns for this matrix: 0 where activations stay f32. */
+function codes_bytes(tensor: usize, cols: u32, rows: u32): u64 {
+  return works_on_codes(tensor) ? (rows as u64) * codes_row_bytes(cols, load<u32>(tensor, TENSOR_GROUP)) : 0;
+}
+
+function works_on_codes(tensor: usize): bool {
+  const dtype = load<u32>(tensor, TENSOR_DTYPE);
+  return !shape_exact() && (dtype == DTYPE_Q4 || dtype == DTYPE_Q8);
 }
 
 /** The ops that follow belong to this layer, or to none: NONE. */
@@ -178,29 +252,19 @@ export function emit_norm(flags: u32, input: usize, out: usize, weight: usize): 
 
 /** out = matrix of the fixed part · input; strides in floats. */
 export function emit_matmul(flags: u32, matrix: usize, input: usize, out: usize, outStride: u32): void {
-  const op = append(OP_MATMUL, flags);
-  store<u32>(op, fixed_tensor_ptr(matrix) as u32, MATMUL_WEIGHT);
-  matmul_shape(op, matrix, input, load<u32>(matrix, TENSOR_COLS), out, outStride, 1, 0, AXIS_ROWS);
+  const cols = load<u32>(matrix, TENSOR_COLS);
+  append_matmul(flags, matrix, fixed_tensor_ptr(matrix), input, cols, out, outStride, 1, 0, AXIS_ROWS);
 }
 
 /** out[rows, kept × panel rows] = the kept units' panels of `role`, stacked along the output, · input (+ bias). */
 export function emit_unit_rows(stack: u32, role: u32, biasRole: u32, input: usize, out: usize): void {
   const matrix = stack_tensor(stack, role);
+  const weight = unit_tensor_ptr(stack, matrix);
   const units = cut_kept(stack);
-  const op = append(OP_MATMUL, 0);
+  const cols = load<u32>(matrix, TENSOR_COLS);
   const outStride = units * load<u32>(matrix, TENSOR_ROWS);
-  store<u32>(op, unit_tensor_ptr(stack, matrix), MATMUL_WEIGHT);
-  matmul_shape(
-    op,
-    matrix,
-    input,
-    load<u32>(matrix, TENSOR_COLS),
-    out,
-    outStride,
-    units,
-    stack_unit_bytes(stack),
-    AXIS_ROWS,
-  );
+  const unitBytes = stack_unit_bytes(stack);
+  const op = append_matmul(0, matrix, weight, input, cols, out, outStride, units, unitBytes, AXIS_ROWS);
   const bias = stack_tensor(stack, biasRole);
   if (bias != 0) store<u32>(op, unit_tensor_ptr(stack, bias), MATMUL_BIAS);
 }
@@ -208,13 +272,13 @@ export function emit_unit_rows(stack: u32, role: u32, biasRole: u32, input: usiz
 /** out += the kept units' panels of `role`, stacked along the input, · input[rows, kept × panel cols] (+ bias). */
 export function emit_unit_cols(stack: u32, role: u32, bias: usize, input: usize, out: usize, flags: u32): void {
   const matrix = stack_tensor(stack, role);
+  const weight = unit_tensor_ptr(stack, matrix);
   const units = cut_kept(stack);
   if (units == 0 && bias == 0) return;
-  const op = append(OP_MATMUL, flags);
   const inStride = units * load<u32>(matrix, TENSOR_COLS);
   const outStride = load<u32>(matrix, TENSOR_ROWS);
-  store<u32>(op, unit_tensor_ptr(stack, matrix), MATMUL_WEIGHT);
-  matmul_shape(op, matrix, input, inStride, out, outStride, units, stack_unit_bytes(stack), AXIS_COLS);
+  const unitBytes = stack_unit_bytes(stack);
+  const op = append_matmul(flags, matrix, weight, input, inStride, out, outStride, units, unitBytes, AXIS_COLS);
   if (bias != 0) store<u32>(op, fixed_tensor_ptr(bias) as u32, MATMUL_BIAS);
 }
 
@@ -361,6 +425,10 @@ export function emit_select(input: usize, out: usize, width: u32): void {
 }
 
 function append(code: u32, flags: u32): usize {
+  if (code != OP_MATMUL) {
+    codesInput = 0;
+    matmulInput = 0;
+  }
   const op = emitting ? programPtr + count * OP_BYTES : nowhere;
   count++;
   memory.fill(op, 0, OP_BYTES);
@@ -370,9 +438,11 @@ function append(code: u32, flags: u32): usize {
   return op;
 }
 
-function matmul_shape(
-  op: usize,
+/** A matmul, and before it what makes its input's codes, unless they are there. Strides in floats. */
+function append_matmul(
+  flags: u32,
   matrix: usize,
+  weight: usize,
   input: usize,
   inStride: u32,
   out: usize,
@@ -380,19 +450,40 @@ function matmul_shape(
   panels: u32,
   panelBytes: u32,
   axis: u32,
-): void {
+): usize {
+  const dtype = load<u32>(matrix, TENSOR_DTYPE);
+  const group = load<u32>(matrix, TENSOR_GROUP);
+  const coded = works_on_codes(matrix);
+  if (coded && !(codesInput == input && codesDtype == dtype && codesGroup == group)) {
+    const quantize = append(OP_QUANTIZE, flags & FLAG_OUTPUTS);
+    store<u32>(quantize, input as u32, QUANTIZE_IN);
+    store<u32>(quantize, codesPtr as u32, QUANTIZE_OUT);
+    store<u32>(quantize, inStride, QUANTIZE_COLS);
+    store<u32>(quantize, group, QUANTIZE_GROUP);
+    store<u32>(quantize, dtype, QUANTIZE_DTYPE);
+    codesInput = input;
+    codesDtype = dtype;
+    codesGroup = group;
+  }
+  // Matrices with the same input have outputs of their own.
+  const op = append(OP_MATMUL, matmulInput == input ? flags | FLAG_ALONGSIDE : flags);
+  matmulInput = input;
   store<u32>(op, load<u32>(matrix, TENSOR_ROLE), OP_ROLE);
+  store<u32>(op, weight as u32, MATMUL_WEIGHT);
   store<u32>(op, input as u32, MATMUL_IN);
   store<u32>(op, inStride, MATMUL_IN_STRIDE);
   store<u32>(op, out as u32, MATMUL_OUT);
   store<u32>(op, outStride, MATMUL_OUT_STRIDE);
-  store<u32>(op, load<u32>(matrix, TENSOR_DTYPE), MATMUL_DTYPE);
-  store<u32>(op, load<u32>(matrix, TENSOR_GROUP), MATMUL_GROUP);
+  store<u32>(op, dtype, MATMUL_DTYPE);
+  store<u32>(op, group, MATMUL_GROUP);
   store<u32>(op, load<u32>(matrix, TENSOR_ROWS), MATMUL_ROWS);
   store<u32>(op, load<u32>(matrix, TENSOR_COLS), MATMUL_COLS);
   store<u32>(op, panels, MATMUL_PANELS);
   store<u32>(op, panelBytes, MATMUL_PANEL_BYTES);
   store<u32>(op, axis, MATMUL_AXIS);
+  store<u32>(op, (coded ? codesPtr : 0) as u32, MATMUL_CODES);
+  store<u32>(op, scratchPtr as u32, MATMUL_SCRATCH);
+  return op;
 }
 
 function unit_tensor_ptr(stack: u32, tensor: usize): u32 {

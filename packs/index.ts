@@ -1,4 +1,5 @@
 // The public names of the packer.
 
 export { type PackFacts, type PackOptions, type PackProgress, packCheckpoint, type WeightsName } from "./pack";
+export { SHAPES, type SyntheticOptions, type SyntheticShape, writeSyntheticPack } from "./synthetic";
 export { cutWindows } from "./text";

@@ -1,7 +1,7 @@
 // Activations in 8 bit, as the matrices that follow want them: each group of columns of a row (the matrix's groups) has
 // its own scale, the largest magnitude / 127, and is one record:
 //   f32  scale of a product of codes, × HALF_SCALE, since the matrix's f16 scales are read without it
-//   i32  8 × the sum of the codes below: 4-bit codes are weights + 8
+//   i32  what a sum of products of codes is to be lessened by: for Q4, whose codes are weights + 8, 8 × the codes' sum
 //   8 bytes that mean nothing
 //   the codes x of eight columns after eight columns:
 //     i16 for Q8:                x0 x2 x1 x3 x4 x6 x5 x7
@@ -93,5 +93,5 @@ function quantize_group(input: usize, record: usize, group: u32, dtype: u32): vo
     scale /= NIBBLE_SCALE as f32;
   }
   store<f32>(record, scale);
-  store<i32>(record, sum * 8, 4);
+  store<i32>(record, dtype == DTYPE_Q4 ? sum * 8 : 0, 4);
 }

@@ -20,7 +20,7 @@ import {
 import { FLAG_OUTPUTS, STATUS_UNSUPPORTED } from "../abi";
 import { arena_take, PART_SCRATCH, scratch_again, scratch_end, scratch_start } from "../memory";
 import { fixed_tensor, is_matrix, is_vector, missing, pack_field } from "../pack";
-import { emit_embed, emit_matmul, emit_norm, emit_select, program_layer } from "../program";
+import { emit_embed, emit_matmul, emit_norm, emit_select, program_buffers, program_layer } from "../program";
 import { shape_outputs, shape_rows } from "../shape";
 import { fail } from "../status";
 import { SUBLAYER_NONE, sublayer_buffers, sublayer_check, sublayer_emit, sublayer_ops } from "../sublayers/index";
@@ -30,7 +30,7 @@ import { mamba2_sublayer } from "./mamba2";
 import { nemotron_h_sublayer } from "./nemotron-h";
 import { qwen2_sublayer } from "./qwen2";
 
-const END_OPS: u32 = 4; // embedding, selection, norm, head
+const END_OPS: u32 = 5; // embedding, selection, norm, codes, head
 
 /** SUBLAYER_* `index` of a layer; SUBLAYER_NONE past the last, and for families that this core does not know. */
 function model_sublayer(layer: u32, index: u32): u32 {
@@ -97,6 +97,7 @@ export function model_buffers(): void {
     }
   }
   scratch_end();
+  program_buffers();
 }
 
 /** Appends the program and takes caches and states at the present cut. logits: [outputs, vocabulary]. */

@@ -43,7 +43,7 @@ import { emit_attention, emit_norm, emit_rope, emit_unit_cols, emit_unit_rows } 
 import { shape_context, shape_rows } from "../shape";
 
 /** Most op records of one. */
-export const ATTENTION_OPS: u32 = 8;
+export const ATTENTION_OPS: u32 = 12;
 
 /** Checks that a layer has every tensor of an attention, in its shape. */
 export function attention_check(layer: u32): i32 {

@@ -68,7 +68,7 @@ import {
 import { shape_rows } from "../shape";
 
 /** Most op records of one. */
-export const MAMBA_OPS: u32 = 13;
+export const MAMBA_OPS: u32 = 19;
 
 /** Checks that a layer has every tensor of a Mamba-2, in its shape. */
 export function mamba_check(layer: u32): i32 {

@@ -34,7 +34,7 @@ import { emit_gate, emit_norm, emit_squared_relu, emit_unit_cols, emit_unit_rows
 import { shape_rows } from "../shape";
 
 /** Most op records of one. */
-export const MLP_OPS: u32 = 5;
+export const MLP_OPS: u32 = 8;
 
 /** Checks that a layer has every tensor of an MLP, in its shape. */
 export function mlp_check(layer: u32, gated: bool): i32 {

@@ -1,0 +1,193 @@
+// A weight matrix times one row of activations in 8 bit: what decoding does. Tiles of ROW_TILE rows go by once, in the
+// order in which they lie; sums are i32 within a group, f32 from group to group, in `out`.
+
+import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
+import { CODES_START } from "./quantize";
+
+const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums
+/** Columns whose products of a nibble and a code, two at a time, an i16 can sum: 32 / 2 × 15 × 127 < 2^15. */
+const NARROW_COLS: u32 = 32;
+
+// V8 builds a vector constant anew at every use; a load it keeps.
+const CONSTANTS = memory.data<u32>([
+  0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f, 0x00f000f0,
+  0x00f000f0, 0x00f000f0, 0x00f000f0, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x00010001, 0x00010001,
+  0x00010001, 0x00010001,
+], 16);
+const NIBBLES: usize = 0;
+const NIBBLES_0: usize = 16; // of each i16
+const NIBBLES_1: usize = 32;
+const NIBBLES_2: usize = 48;
+const ONES: usize = 64;
+
+/**
+ * out[r] += Σ_c w[r, c] · x[c] for `tiles` tiles. w: Q4 or Q8, `groups` groups a tile; x: OP_QUANTIZE's records, one
+ * for each group, recordBytes apart; out: f32 [tiles × ROW_TILE].
+ */
+export function matvec(
+  dtype: u32,
+  group: u32,
+  w: usize,
+  tiles: u32,
+  groups: u32,
+  x: usize,
+  recordBytes: u32,
+  out: usize,
+): void {
+  const xEnd = x + groups * recordBytes;
+  if (dtype != DTYPE_Q4) matvec_q8(w, tiles, x, xEnd, recordBytes, group, out);
+  else if (ASC_FEATURE_RELAXED_SIMD) matvec_q4_relaxed(w, tiles, x, xEnd, recordBytes, group, out);
+  else matvec_q4(w, tiles, x, xEnd, recordBytes, group, out);
+}
+
+/**
+ * out[0 … 16) += (the sums − what the record says) × the f16 scales, read without HALF_SCALE, × the record's scale. Two
+ * vectors at a time are loaded, then stored: V8 can make one of 256 bits of such a pair.
+ */
+// @ts-ignore: decorator
+@inline
+function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  const scale = v128.load32_splat(record);
+  const less = v128.load32_splat(record, 4);
+  const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
+  const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
+  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
+  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
+  v128.store(out, s0);
+  v128.store(out, s1, 16);
+  const f2 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 16), 13), scale);
+  const f3 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 24), 13), scale);
+  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
+  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
+  v128.store(out, s2, 32);
+  v128.store(out, s3, 48);
+}
+
+/** Nibbles stay where they lie in i16 lanes: the codes of x make up for the place (quantize.ts). */
+function matvec_q4(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32, group: u32, out: usize): void {
+  const m0 = v128.load(CONSTANTS, NIBBLES_0);
+  const m1 = v128.load(CONSTANTS, NIBBLES_1);
+  const m2 = v128.load(CONSTANTS, NIBBLES_2);
+  const end = out + tiles * TILE_BYTES;
+  for (; out < end; out += TILE_BYTES) {
+    for (let record = x; record < xEnd; record += recordBytes) {
+      const scales = w;
+      w += ROW_TILE * 2;
+      let c0 = i32x4.splat(0);
+      let c1 = i32x4.splat(0);
+      let c2 = i32x4.splat(0);
+      let c3 = i32x4.splat(0);
+      let codes = record + CODES_START;
+      for (const codesEnd = codes + group * 2; codes < codesEnd; codes += 16) {
+        const x0 = v128.load32_splat(codes);
+        const x1 = v128.load32_splat(codes, 4);
+        const x2 = v128.load32_splat(codes, 8);
+        const x3 = v128.load32_splat(codes, 12);
+        c0 = i32x4.add(c0, dot_block(v128.load(w), m0, m1, m2, x0, x1, x2, x3));
+        c1 = i32x4.add(c1, dot_block(v128.load(w, 16), m0, m1, m2, x0, x1, x2, x3));
+        c2 = i32x4.add(c2, dot_block(v128.load(w, 32), m0, m1, m2, x0, x1, x2, x3));
+        c3 = i32x4.add(c3, dot_block(v128.load(w, 48), m0, m1, m2, x0, x1, x2, x3));
+        w += 64;
+      }
+      add_group(out, scales, record, c0, c1, c2, c3);
+    }
+  }
+}
+
+// @ts-expect-error: decorator
+@inline
+function dot_block(q: v128, m0: v128, m1: v128, m2: v128, x0: v128, x1: v128, x2: v128, x3: v128): v128 {
+  return i32x4.add(
+    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m0), x0), i32x4.dot_i16x8_s(v128.and(q, m1), x1)),
+    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m2), x2), i32x4.dot_i16x8_s(i16x8.shr_u(q, 12), x3)),
+  );
+}
+
+function matvec_q4_relaxed(
+  w: usize,
+  tiles: u32,
+  x: usize,
+  xEnd: usize,
+  recordBytes: u32,
+  group: u32,
+  out: usize,
+): void {
+  const low = v128.load(CONSTANTS, NIBBLES);
+  const ones = v128.load(CONSTANTS, ONES);
+  const end = out + tiles * TILE_BYTES;
+  for (; out < end; out += TILE_BYTES) {
+    for (let record = x; record < xEnd; record += recordBytes) {
+      const scales = w;
+      w += ROW_TILE * 2;
+      let c0 = i32x4.splat(0);
+      let c1 = i32x4.splat(0);
+      let c2 = i32x4.splat(0);
+      let c3 = i32x4.splat(0);
+      const groupEnd = record + CODES_START + group;
+      for (let codes = record + CODES_START; codes < groupEnd; ) {
+        let a0 = i16x8.splat(0);
+        let a1 = i16x8.splat(0);
+        let a2 = i16x8.splat(0);
+        let a3 = i16x8.splat(0);
+        for (const narrowEnd = min(codes + NARROW_COLS, groupEnd); codes < narrowEnd; codes += 8) {
+          const x0 = v128.load32_splat(codes);
+          const x1 = v128.load32_splat(codes, 4);
+          a0 = i16x8.add(a0, relaxed_dot_block(v128.load(w), low, x0, x1));
+          a1 = i16x8.add(a1, relaxed_dot_block(v128.load(w, 16), low, x0, x1));
+          a2 = i16x8.add(a2, relaxed_dot_block(v128.load(w, 32), low, x0, x1));
+          a3 = i16x8.add(a3, relaxed_dot_block(v128.load(w, 48), low, x0, x1));
+          w += 64;
+        }
+        c0 = i32x4.add(c0, i32x4.dot_i16x8_s(a0, ones));
+        c1 = i32x4.add(c1, i32x4.dot_i16x8_s(a1, ones));
+        c2 = i32x4.add(c2, i32x4.dot_i16x8_s(a2, ones));
+        c3 = i32x4.add(c3, i32x4.dot_i16x8_s(a3, ones));
+      }
+      add_group(out, scales, record, c0, c1, c2, c3);
+    }
+  }
+}
+
+/** A nibble is never above 127, so that every engine gives the same (relaxed SIMD, i16x8.relaxed_dot_i8x16_i7x16_s). */
+// @ts-expect-error: decorator
+@inline
+function relaxed_dot_block(q: v128, low: v128, x0: v128, x1: v128): v128 {
+  return i16x8.add(
+    i16x8.relaxed_dot_i8x16_i7x16_s(x0, v128.and(q, low)),
+    i16x8.relaxed_dot_i8x16_i7x16_s(x1, v128.and(i16x8.shr_u(q, 4), low)),
+  );
+}
+
+function matvec_q8(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32, group: u32, out: usize): void {
+  const end = out + tiles * TILE_BYTES;
+  for (; out < end; out += TILE_BYTES) {
+    for (let record = x; record < xEnd; record += recordBytes) {
+      const scales = w;
+      w += ROW_TILE * 2;
+      let c0 = i32x4.splat(0);
+      let c1 = i32x4.splat(0);
+      let c2 = i32x4.splat(0);
+      let c3 = i32x4.splat(0);
+      let codes = record + CODES_START;
+      for (const codesEnd = codes + group * 2; codes < codesEnd; codes += 8) {
+        const x0 = v128.load32_splat(codes);
+        const x1 = v128.load32_splat(codes, 4);
+        c0 = i32x4.add(c0, dot_bytes(v128.load(w), x0, x1));
+        c1 = i32x4.add(c1, dot_bytes(v128.load(w, 16), x0, x1));
+        c2 = i32x4.add(c2, dot_bytes(v128.load(w, 32), x0, x1));
+        c3 = i32x4.add(c3, dot_bytes(v128.load(w, 48), x0, x1));
+        w += 64;
+      }
+      add_group(out, scales, record, c0, c1, c2, c3);
+    }
+  }
+}
+
+// @ts-expect-error: decorator
+@inline
+function dot_bytes(q: v128, x0: v128, x1: v128): v128 {
+  return i32x4.add(
+    i32x4.dot_i16x8_s(i16x8.shr_s(i16x8.shl(q, 8), 8), x0),
+    i32x4.dot_i16x8_s(i16x8.shr_s(q, 8), x1),
+  );
+}
