@@ -16,6 +16,7 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   plan: { summary: "show what a memory budget comes to", load: async () => (await import("./plan")).planCommand },
   pack: { summary: "turn a checkpoint into a pack", load: async () => (await import("./pack")).packCommand },
   eval: { summary: "measure perplexity, or write logits", load: async () => (await import("./eval")).evalCommand },
+  bench: { summary: "measure speed, on any pack or shape", load: async () => (await import("./bench")).benchCommand },
   inspect: { summary: "tell what a pack is", load: async () => (await import("./inspect")).inspectCommand },
 };
 

@@ -95,6 +95,15 @@ export function count(value: string, least: number, help: string, most = 1e9): O
   };
 }
 
+/** Several values of one kind, separated by commas. */
+export function list<T>(one: Option<T>): Option<readonly T[]> {
+  return {
+    value: `${one.value},…`,
+    help: one.help,
+    take: (given, name) => given.split(",").map((part) => one.take(part.trim(), name, undefined)),
+  };
+}
+
 export function size(help: string): Option<number> {
   return {
     value: "SIZE",

@@ -3,6 +3,7 @@
 
 import { STATUS_OK } from "../assembly/abi";
 import { SnugError, statusError } from "./errors";
+import type { Host, Thread } from "./host";
 
 /** The core's exports: numbers in, numbers out. A result below 0 is a status where check() is used on it. */
 export interface CoreExports {
@@ -35,6 +36,8 @@ export interface CoreExports {
   step(rows: number): number;
   step_begin(rows: number): number;
   step_ops(first: number, end: number): number;
+  ceiling(code: number, from: number, items: number): void;
+  ceiling_products(): number;
   logits_ptr(): number;
   logits_configure(
     temperature: number,
@@ -57,21 +60,41 @@ export interface CoreExports {
   text_token_ptr(token: number): number;
   text_token_length(token: number): number;
   status_detail_ptr(): number;
+  self_test(rounds: number): number;
+  thread_join(): number;
+  thread_serve(): number;
+  threads_end(): void;
+  threads_trapped(): void;
 }
 
 export class Core {
   readonly exports: CoreExports;
+  readonly #module: WebAssembly.Module;
   readonly #memory: WebAssembly.Memory;
   readonly #name: string;
+  readonly #threads: Thread[] = [];
 
-  /** `name`: of the pack, for messages. */
-  constructor(module: WebAssembly.Module, name: string) {
+  /** `name`: of the pack, for messages; `shared`: is the module one for memory that threads share? */
+  constructor(module: WebAssembly.Module, name: string, shared: boolean) {
+    this.#module = module;
     this.#name = name;
-    const initial = 2;
-    this.#memory = new WebAssembly.Memory({ initial, maximum: 65536 });
-    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
-    (instance.exports._initialize as (() => void) | undefined)?.(); // sets globals that are no plain constants
-    this.exports = instance.exports as unknown as CoreExports;
+    this.#memory = new WebAssembly.Memory({ initial: 2, maximum: 65536, shared });
+    this.exports = instantiate(module, this.#memory);
+  }
+
+  /** Starts `count` more threads; they take part in steps as soon as they are there. */
+  startThreads(host: Host, count: number): void {
+    for (let i = 0; i < count; i++) {
+      const thread = host.startThread?.(this.#module, this.#memory);
+      if (thread !== undefined) this.#threads.push(thread);
+    }
+  }
+
+  /** Lets the threads go. */
+  endThreads(): void {
+    if (this.#threads.length === 0) return;
+    this.exports.threads_end();
+    for (const thread of this.#threads.splice(0)) thread.end();
   }
 
   /** What the memory has grown to. */
@@ -86,21 +109,28 @@ export class Core {
     throw statusError(result, detail.getFloat64(0, true), detail.getFloat64(8, true), this.#name);
   }
 
-  bytes(ptr: number, length: number): Uint8Array<ArrayBuffer> {
+  bytes(ptr: number, length: number): Uint8Array {
     return new Uint8Array(this.#memory.buffer, ptr >>> 0, length);
   }
 
-  view(ptr: number, length: number): DataView<ArrayBuffer> {
+  view(ptr: number, length: number): DataView {
     return new DataView(this.#memory.buffer, ptr >>> 0, length);
   }
 
-  floats(ptr: number, count: number): Float32Array<ArrayBuffer> {
+  floats(ptr: number, count: number): Float32Array {
     return new Float32Array(this.#memory.buffer, ptr >>> 0, count);
   }
 
-  words(ptr: number, count: number): Uint32Array<ArrayBuffer> {
+  words(ptr: number, count: number): Uint32Array {
     return new Uint32Array(this.#memory.buffer, ptr >>> 0, count);
   }
+}
+
+/** An instance over a memory. */
+export function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): CoreExports {
+  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+  (exports._initialize as (() => void) | undefined)?.(); // sets globals that are no plain constants
+  return exports as unknown as CoreExports;
 }
 
 /** Runs `call`; a trap inside the core is a bug of ours, and says so. */

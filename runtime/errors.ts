@@ -10,6 +10,7 @@ import {
   STATUS_NOT_A_PACK,
   STATUS_NUMBER,
   STATUS_TEXT,
+  STATUS_THREAD,
   STATUS_TOKEN,
   STATUS_TRUNCATED,
   STATUS_UNSUPPORTED,
@@ -80,6 +81,8 @@ export function statusError(status: number, a: number, b: number, name: string):
       return new SnugError("usage", `argument ${a} cannot be ${b}`);
     case STATUS_TEXT:
       return new SnugError("usage", `${a} bytes of text do not fit ${b}`);
+    case STATUS_THREAD:
+      return new SnugError("internal", "one of the core's threads trapped: please report this");
     default:
       return new SnugError("internal", `the core answered ${status} (${a}, ${b}): please report this`);
   }

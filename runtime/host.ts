@@ -17,11 +17,26 @@ export interface SpareMemory {
   readonly how: string;
 }
 
+/** relaxed: relaxed SIMD; turbo: 128-bit vectors fused to wider ones. */
+export type Feature = "relaxed" | "turbo";
+
+export interface Thread {
+  end(): void;
+}
+
 export interface Host {
   openSource(location: string): Promise<Source>;
-  /** Compiles one of the product's modules: "core.wasm". */
+  /** Compiles one of the product's modules, such as "core.wasm". */
   loadModule(file: string): Promise<WebAssembly.Module>;
   spareMemory(): SpareMemory;
+  /** Asks the engine for what it has but does not offer by itself; false: it has not. Concerns what is compiled next. */
+  enable?(feature: Feature): boolean;
+  /** Takes enable() back. */
+  disable?(feature: Feature): false;
+  /** How many threads are worth having. Absent: one. */
+  usableThreads?(): number;
+  /** Starts a thread that serves the steps of an instance over this memory: see serveSteps(). */
+  startThread?(module: WebAssembly.Module, memory: WebAssembly.Memory): Thread;
   /** Lets everything else that waits on this thread run. */
   pause(): Promise<void>;
 }

@@ -135,6 +135,7 @@ export class Model implements Generator {
 
   /** Frees the memory; every later call is refused. */
   dispose(): void {
+    this.#core?.endThreads();
     this.#core = undefined;
   }
 

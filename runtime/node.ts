@@ -4,14 +4,27 @@ import { readFileSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
 import { SnugError } from "./errors";
-import type { Host, Source, SpareMemory } from "./host";
+import type { Feature, Host, Source, SpareMemory } from "./host";
+import { startThread, usableThreads } from "./node-threads";
 
 // Of what is free, this share is left to the rest of the machine; of that, NODE_BYTES to Node itself.
 const SPARE_SHARE = 0.8;
 const NODE_BYTES = 100e6;
 
-export const nodeHost: Host = { openSource, loadModule, spareMemory, pause: () => setImmediate() };
+export const nodeHost: Host = {
+  openSource,
+  loadModule,
+  spareMemory,
+  enable,
+  disable,
+  usableThreads,
+  startThread,
+  pause: () => setImmediate(),
+};
+
+const NODE_MAJOR = Number(process.versions.node.split(".")[0]);
 
 async function openSource(location: string): Promise<Source> {
   const file = await open(location, "r").catch((cause: NodeJS.ErrnoException) => {
@@ -46,6 +59,22 @@ async function loadModule(file: string): Promise<WebAssembly.Module> {
     });
   });
   return WebAssembly.compile(bytes);
+}
+
+/** Node 20 has relaxed SIMD behind a flag; from Node 24 on 128-bit vectors can be fused to 256 bits. */
+function enable(feature: Feature): boolean {
+  if (feature === "turbo") {
+    if (NODE_MAJOR < 24 || process.arch !== "x64") return false;
+    setFlagsFromString("--experimental-wasm-revectorize");
+  } else if (NODE_MAJOR < 22) {
+    setFlagsFromString("--experimental-wasm-relaxed-simd");
+  }
+  return true;
+}
+
+function disable(feature: Feature): false {
+  if (feature === "turbo" && NODE_MAJOR >= 24) setFlagsFromString("--no-experimental-wasm-revectorize");
+  return false;
 }
 
 /** The least of what the machine, the cgroup and the process limit leave free. */

@@ -32,6 +32,7 @@ import {
   TENSOR_DTYPE,
   TENSOR_ROLE,
 } from "../packs/format";
+import { type Build, chooseBuild } from "./build";
 import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
@@ -73,7 +74,14 @@ const FAMILY_NAMES: Readonly<Record<number, string>> = {
 };
 const DTYPE_NAMES: Readonly<Record<number, string>> = { [DTYPE_F32]: "f32", [DTYPE_Q8]: "q8", [DTYPE_Q4]: "q4" };
 
+export interface OpenOptions {
+  /** Vectors wider than 128 bits where the engine can be asked for them; experimental in the engines. Default false. */
+  readonly turbo?: boolean;
+}
+
 export class Pack {
+  /** The build of the core that runs, and why no faster one does. */
+  readonly build: Build;
   readonly info: Info;
   readonly shape: Shape;
   readonly units: number;
@@ -82,13 +90,14 @@ export class Pack {
   readonly #core: Core;
   readonly #source: Source;
   readonly #host: Host;
-  readonly #module: WebAssembly.Module;
+  readonly #turbo: boolean;
 
-  private constructor(core: Core, source: Source, host: Host, module: WebAssembly.Module) {
+  private constructor(core: Core, source: Source, host: Host, build: Build) {
     this.#core = core;
     this.#source = source;
     this.#host = host;
-    this.#module = module;
+    this.build = build;
+    this.#turbo = build.turbo;
     this.size = source.size;
     const { exports } = core;
     this.shape = readShape(core);
@@ -98,9 +107,9 @@ export class Pack {
   }
 
   /** Reads and checks the prelude and the header. */
-  static async open(source: Source, host: Host): Promise<Pack> {
-    const module = await host.loadModule("core.wasm");
-    const core = new Core(module, source.name);
+  static async open(source: Source, host: Host, options: OpenOptions = {}): Promise<Pack> {
+    const build = await chooseBuild(host, { shared: false, turbo: options.turbo ?? false });
+    const core = new Core(build.module, source.name, false);
     const { exports } = core;
     const prelude = new Uint8Array(PRELUDE_BYTES);
     await readSource(source, 0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
@@ -111,12 +120,12 @@ export class Pack {
     core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
     guarded(() => core.check(exports.pack_header()));
     guarded(() => core.check(exports.plan_shape(0, 0, 0, 0, 0, 0)));
-    return new Pack(core, source, host, module);
+    return new Pack(core, source, host, build);
   }
 
   /** What a budget, a pruning rate, or nothing (everything is kept) comes to. Pure: nothing is read or loaded. */
   plan(options: PlanOptions = {}): Plan {
-    return makePlan(this.#core, options);
+    return makePlan(this.#core, options, this.#host.usableThreads?.() ?? 1);
   }
 
   /**
@@ -124,7 +133,19 @@ export class Pack {
    * less; see spare().
    */
   async load(plan: Plan = this.plan({ memory: this.spare().bytes }), options: LoadOptions = {}): Promise<Model> {
-    const core = new Core(this.#module, this.#source.name);
+    const shared = plan.threads > 1 && this.#host.startThread !== undefined;
+    const build = shared ? await chooseBuild(this.#host, { shared, turbo: this.#turbo }) : this.build;
+    const core = new Core(build.module, this.#source.name, shared);
+    if (shared) core.startThreads(this.#host, plan.threads - 1);
+    try {
+      return await this.#load(core, plan, options);
+    } catch (error) {
+      core.endThreads();
+      throw error;
+    }
+  }
+
+  async #load(core: Core, plan: Plan, options: LoadOptions): Promise<Model> {
     const headerBytes = this.#core.exports.pack_header_bytes();
     core
       .bytes(core.exports.pack_prelude_ptr(), PRELUDE_BYTES)
@@ -134,7 +155,7 @@ export class Pack {
       .bytes(core.exports.pack_header_ptr(), headerBytes)
       .set(this.#core.bytes(this.#core.exports.pack_header_ptr(), headerBytes));
     guarded(() => core.check(core.exports.pack_header()));
-    const again = makePlan(core, plan.options);
+    const again = makePlan(core, plan.options, plan.threads);
     if (again.totalBytes !== plan.totalBytes || again.keptUnits !== plan.keptUnits)
       throw new SnugError("usage", "this plan was made for another pack: plan with the pack that is loaded");
     await loadPlan(core, this.#source, this.#host, plan, options);

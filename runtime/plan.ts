@@ -49,6 +49,13 @@ export interface PlanOptions {
   readonly rows?: number;
   /** Most rows of a step that want logits. Default 1. */
   readonly outputs?: number;
+  /** Threads that share the work, the caller's among them. Default: what the machine has cores for. */
+  readonly threads?: number;
+  /**
+   * What matrices of 4 and 8 bit work on: "int8", activations rounded to 8 bit group by group (the loss is far below
+   * that of the weights' rounding), or "f32": slower, exact. Default "int8".
+   */
+  readonly activations?: "int8" | "f32";
 }
 
 /** Queries and keys; values and outputs; MLP channels; dimensions of an SSM's state (B, C); of its heads (x, z). */
@@ -89,9 +96,13 @@ export interface Plan {
   readonly maximumBytes: number;
   readonly context: number;
   readonly rows: number;
+  readonly threads: number;
   readonly layers: readonly LayerPlan[];
   readonly options: PlanOptions;
 }
+
+/** As many as assembly/threads.ts has room for. */
+const THREADS_MAX = 64;
 
 const KIND_NAMES: Readonly<Record<number, Kind>> = {
   [KIND_QK]: "qk",
@@ -125,11 +136,14 @@ function sizeError(size: number | string): SnugError {
   return new SnugError("usage", `"${size}" is not a size: give bytes, or a number with KB, MB, GB, KiB, MiB or GiB`);
 }
 
-/** Plans in a core that has read a header. Without memory and pruning everything is kept. */
-export function makePlan(core: Core, options: PlanOptions): Plan {
+/**
+ * Plans in a core that has read a header. Without memory and pruning everything is kept. usableThreads: what `threads`
+ * is if it is not given.
+ */
+export function makePlan(core: Core, options: PlanOptions, usableThreads: number): Plan {
   if (options.memory !== undefined && options.pruning !== undefined)
     throw new SnugError("usage", "give memory or pruning, not both");
-  const count = (name: "context" | "rows" | "outputs") => {
+  const count = (name: "context" | "rows" | "outputs" | "threads") => {
     const value = options[name] ?? 0;
     if (!Number.isInteger(value) || value < 0 || (options[name] !== undefined && value === 0) || value > 2 ** 31)
       throw new SnugError("usage", `${name} must be a whole number above 0, not ${options[name]}`);
@@ -142,8 +156,10 @@ export function makePlan(core: Core, options: PlanOptions): Plan {
       "usage",
       `a context of ${options.context} is more than the ${most} that the model was made for`,
     );
+  const threads = Math.min(count("threads") || usableThreads, THREADS_MAX);
+  const exact = options.activations === "f32" ? 1 : 0;
   return guarded(() => {
-    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), 1, 0));
+    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact));
     if (options.memory !== undefined) {
       core.check(exports.plan_memory(parseSize(options.memory)));
     } else {
@@ -152,7 +168,7 @@ export function makePlan(core: Core, options: PlanOptions): Plan {
         throw new SnugError("usage", `a pruning rate is between 0 and 1, such as 0.25, not ${rate}`);
       core.check(exports.plan_pruning(rate));
     }
-    return readPlan(core, options);
+    return readPlan(core, { ...options, threads });
   });
 }
 
@@ -177,6 +193,7 @@ function readPlan(core: Core, options: PlanOptions): Plan {
     maximumBytes: at(PLAN_MAXIMUM_BYTES),
     context: at(PLAN_CONTEXT),
     rows: at(PLAN_ROWS),
+    threads: options.threads ?? 1,
     layers: readLayers(core),
     options,
   };

@@ -31,7 +31,10 @@ const RULES: Rule[] = [
   { files: /^assembly\/abi\.ts$/, allowed: () => false },
   { files: /^assembly\//, allowed: either(inside("assembly"), oneOf("packs/format")) },
   { files: /^packs\//, allowed: either(inside("packs"), oneOf("runtime/index"), builtin) },
-  { files: /^runtime\/node\.ts$/, allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format"), builtin) },
+  {
+    files: /^runtime\/node[\w-]*\.ts$/,
+    allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format"), builtin),
+  },
   {
     files: /^runtime\/chat\.ts$/,
     allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format", "@huggingface/jinja")),
@@ -43,7 +46,10 @@ const RULES: Rule[] = [
 ];
 
 /** Where WebAssembly may be named. */
-const WEBASSEMBLY = ["runtime/core.ts", "runtime/host.ts", "runtime/node.ts", "runtime/pack.ts", "packs/linalg.ts"];
+const WEBASSEMBLY = [
+  ...["build", "core", "host", "node", "node-threads", "thread"].map((name) => `runtime/${name}.ts`),
+  "packs/linalg.ts",
+];
 /** Browsers have these, and the core, the host and the packer may not count on them. */
 const DOM =
   /\b(?:navigator|localStorage|sessionStorage|XMLHttpRequest|HTMLElement)\b|\b(?:window|document)\.(?:document|location|body|cookie|create|query|get|add)\w*/;

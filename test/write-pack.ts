@@ -181,14 +181,15 @@ function shuffled(items: number[], seed: number): number[] {
 
 // Stand-ins for a file and a host
 
-let core: Promise<WebAssembly.Module> | undefined;
+const modules = new Map<string, Promise<WebAssembly.Module>>();
 
 /** A host that compiles the core once for all tests of a file, and pauses for nothing. */
 export const testHost: Host = {
   openSource: () => Promise.reject(new Error("tests hand their sources over")),
-  loadModule: () => {
-    core ??= WebAssembly.compile(readFileSync("dist/core.wasm"));
-    return core;
+  loadModule: (file) => {
+    const module = modules.get(file) ?? WebAssembly.compile(readFileSync(`dist/${file}`));
+    modules.set(file, module);
+    return module;
   },
   spareMemory: () => ({ bytes: 1e9, how: "as the test says" }),
   pause: () => Promise.resolve(),

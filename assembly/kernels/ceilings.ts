@@ -56,7 +56,10 @@ export function ceiling_multiply(op: usize): void {
       b3 = add_products(b3, v128.load(w, 48), y);
     }
   }
-  const sum = i32x4.add(i32x4.add(i32x4.add(a0, a1), i32x4.add(a2, a3)), i32x4.add(i32x4.add(b0, b1), i32x4.add(b2, b3)));
+  const sum = i32x4.add(
+    i32x4.add(i32x4.add(a0, a1), i32x4.add(a2, a3)),
+    i32x4.add(i32x4.add(b0, b1), i32x4.add(b2, b3)),
+  );
   store<i32>(op, i32x4.extract_lane(sum, 0), CEILING_SUM);
 }
 
@@ -65,8 +68,6 @@ export function ceiling_products(): u32 {
   return (CODES_BYTES / 64) * 8 * (ASC_FEATURE_RELAXED_SIMD ? 16 : 8);
 }
 
-// @ts-expect-error: decorator
-@inline
 function add_products(sum: v128, w: v128, x: v128): v128 {
   return ASC_FEATURE_RELAXED_SIMD
     ? i16x8.add(sum, i16x8.relaxed_dot_i8x16_i7x16_s(w, x))

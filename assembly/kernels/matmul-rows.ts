@@ -128,7 +128,7 @@ function unpack_q8(w: usize, groups: u32, groupBytes: u32, to: usize, scales: us
  * out[0 … 16) += (the sums − less) × scales × the record's scale. Two vectors at a time are loaded, then stored: V8 can
  * make one of 256 bits of such a pair.
  */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function add_sums(out: usize, scales: usize, record: usize, less: v128, c0: v128, c1: v128, c2: v128, c3: v128): void {
   const scale = v128.load32_splat(record);

@@ -44,7 +44,7 @@ export function matvec(
  * out[0 … 16) += (the sums − what the record says) × the f16 scales, read without HALF_SCALE, × the record's scale. Two
  * vectors at a time are loaded, then stored: V8 can make one of 256 bits of such a pair.
  */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
   const scale = v128.load32_splat(record);

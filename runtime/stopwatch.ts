@@ -1,0 +1,250 @@
+// How fast a loaded model is: prompts, single tokens, single ops, and what the machine could do at most. Only the
+// core's own steps are timed, with the choice of the likeliest token after each; no text is made and nothing is drawn.
+
+import {
+  FLAG_OUTPUTS,
+  MATMUL_COLS,
+  MATMUL_DTYPE,
+  MATMUL_GROUP,
+  MATMUL_PANELS,
+  MATMUL_ROWS,
+  OP_ATTENTION,
+  OP_BYTES,
+  OP_CEILING_PRODUCTS,
+  OP_CEILING_READ,
+  OP_CODE,
+  OP_CONV,
+  OP_EMBED,
+  OP_FLAGS,
+  OP_GATE,
+  OP_GATED_NORM,
+  OP_MATMUL,
+  OP_NORM,
+  OP_QUANTIZE,
+  OP_ROLE,
+  OP_ROPE,
+  OP_SCAN,
+  OP_SELECT,
+  OP_SQUARED_RELU,
+  OP_STEP_SIZE,
+} from "../assembly/abi";
+import {
+  DTYPE_F32,
+  DTYPE_Q4,
+  ROLE_B,
+  ROLE_C,
+  ROLE_DOWN,
+  ROLE_DT,
+  ROLE_EMBEDDING,
+  ROLE_GATE,
+  ROLE_HEAD,
+  ROLE_K,
+  ROLE_O,
+  ROLE_OUT,
+  ROLE_Q,
+  ROLE_UP,
+  ROLE_V,
+  ROLE_X,
+  ROLE_Z,
+  ROW_TILE,
+} from "../packs/format";
+import { guarded } from "./core";
+import { writeRows } from "./generation";
+import { throwIfAborted } from "./load";
+import type { Model } from "./model";
+
+/** An op of the program, and what it does in a step. */
+export interface OpWork {
+  /** Such as "norm" or "attention"; "matrix" for a product with weights. */
+  readonly op: string;
+  /** Which matrix, such as "gate"; "" for other ops. */
+  readonly matrix: string;
+  /** Stored bytes of the matrix: what is read of it in every step. */
+  readonly weightBytes: number;
+  /** Multiplications with weights for one row of the step. */
+  readonly products: number;
+  /** Is it done for those rows only that want logits? */
+  readonly forOutputs: boolean;
+}
+
+export interface Ceilings {
+  /** Bytes a second of reading what the model keeps in memory, and doing nothing else. */
+  readonly readBytes: number;
+  /** Multiplications a second of 8-bit numbers in the first cache, and nothing else. */
+  readonly products: number;
+}
+
+const OP_NAMES: Readonly<Record<number, string>> = {
+  [OP_EMBED]: "embed",
+  [OP_NORM]: "norm",
+  [OP_QUANTIZE]: "quantize",
+  [OP_MATMUL]: "matrix",
+  [OP_ROPE]: "rope",
+  [OP_ATTENTION]: "attention",
+  [OP_GATE]: "gate",
+  [OP_SELECT]: "select",
+  [OP_SQUARED_RELU]: "squared relu",
+  [OP_CONV]: "convolution",
+  [OP_STEP_SIZE]: "step size",
+  [OP_SCAN]: "scan",
+  [OP_GATED_NORM]: "gated norm",
+};
+const MATRIX_NAMES: Readonly<Record<number, string>> = {
+  [ROLE_EMBEDDING]: "head",
+  [ROLE_HEAD]: "head",
+  [ROLE_Q]: "q",
+  [ROLE_K]: "k",
+  [ROLE_V]: "v",
+  [ROLE_O]: "o",
+  [ROLE_GATE]: "gate",
+  [ROLE_UP]: "up",
+  [ROLE_DOWN]: "down",
+  [ROLE_B]: "B",
+  [ROLE_C]: "C",
+  [ROLE_Z]: "z",
+  [ROLE_X]: "x",
+  [ROLE_DT]: "dt",
+  [ROLE_OUT]: "out",
+};
+
+const CEILING_PASSES = 4; // of which the first only warms up
+const READ_ITEM_BYTES = 256;
+const READ_AT_ONCE = 2 ** 20;
+const READ_LEAST = 2 ** 28; // in a pass, so that the clock's grain does not count
+const PRODUCT_ITEMS = 64;
+const PRODUCT_CALLS = 200;
+
+/** Times a loaded model; what its cache held is void. Times are in seconds. */
+export class Stopwatch {
+  readonly #model: Model;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(model: Model, signal?: AbortSignal) {
+    this.#model = model;
+    this.#signal = signal;
+  }
+
+  /** Reads `tokens` random tokens from `position` on, as a prompt is read, with logits of the last. */
+  async prefill(tokens: number, position = 0): Promise<number> {
+    const { rows } = this.#model.plan;
+    const end = position + tokens;
+    let seconds = 0;
+    for (let at = position; at < end; at += rows) {
+      const chunk = this.#tokens(at, Math.min(rows, end - at));
+      seconds += await this.#step(chunk, at, at + chunk.length === end);
+    }
+    return seconds;
+  }
+
+  /** Makes `tokens` tokens one by one from `position` on, each the likeliest after the one before. */
+  async decode(tokens: number, position = 0): Promise<number> {
+    let seconds = 0;
+    let [token] = this.#tokens(position, 1) as [number];
+    for (let at = position; at < position + tokens; at++) {
+      seconds += await this.#step([token], at, true);
+      token = this.#model.core.exports.logits_best(0);
+    }
+    return seconds;
+  }
+
+  /** What each op takes in a step of `rows` rows from `position` on, in the order of work(). */
+  async ops(rows: number, position = 0): Promise<Float64Array> {
+    const { core } = this.#model;
+    const { exports } = core;
+    const seconds = new Float64Array(exports.program_length());
+    await this.#pause();
+    writeRows(core, this.#tokens(position, rows), position, (row) => row === rows - 1);
+    guarded(() => {
+      core.check(exports.step_begin(rows));
+      for (let op = 0; op < seconds.length; op++) {
+        const started = performance.now();
+        core.check(exports.step_ops(op, op + 1));
+        seconds[op] = (performance.now() - started) / 1000;
+      }
+    });
+    return seconds;
+  }
+
+  /** The ops of the program. */
+  work(): OpWork[] {
+    const { core } = this.#model;
+    return Array.from({ length: core.exports.program_length() }, (_, index) =>
+      readOp(core.view((core.exports.program_ptr() >>> 0) + index * OP_BYTES, OP_BYTES)),
+    );
+  }
+
+  /** What the model's threads can do at most on this machine; takes some tenths of a second. */
+  async ceilings(): Promise<Ceilings> {
+    const { core } = this.#model;
+    const { exports } = core;
+    const bytes = Math.floor(core.memoryBytes / READ_AT_ONCE) * READ_AT_ONCE;
+    const rounds = Math.ceil(READ_LEAST / bytes);
+    const read = await this.#fastest(() => {
+      for (let round = 0; round < rounds; round++)
+        for (let at = 0; at < bytes; at += READ_AT_ONCE)
+          exports.ceiling(OP_CEILING_READ, at, READ_AT_ONCE / READ_ITEM_BYTES);
+    });
+    const multiply = await this.#fastest(() => {
+      for (let call = 0; call < PRODUCT_CALLS; call++) exports.ceiling(OP_CEILING_PRODUCTS, 0, PRODUCT_ITEMS);
+    });
+    return {
+      readBytes: (rounds * bytes) / read,
+      products: (PRODUCT_CALLS * PRODUCT_ITEMS * exports.ceiling_products()) / multiply,
+    };
+  }
+
+  async #fastest(work: () => void): Promise<number> {
+    let least = Number.POSITIVE_INFINITY;
+    for (let pass = 0; pass < CEILING_PASSES; pass++) {
+      await this.#pause();
+      const started = performance.now();
+      guarded(work);
+      least = Math.min(least, (performance.now() - started) / 1000);
+    }
+    return least;
+  }
+
+  async #step(tokens: readonly number[], position: number, wantsLogits: boolean): Promise<number> {
+    const { core } = this.#model;
+    await this.#pause();
+    const started = performance.now();
+    writeRows(core, tokens, position, (row) => wantsLogits && row === tokens.length - 1);
+    guarded(() => core.check(core.exports.step(tokens.length)));
+    if (wantsLogits) core.exports.logits_best(0);
+    return (performance.now() - started) / 1000;
+  }
+
+  async #pause(): Promise<void> {
+    await this.#model.host.pause();
+    throwIfAborted(this.#signal);
+  }
+
+  /** The same for the same positions. */
+  #tokens(position: number, count: number): number[] {
+    const { vocabulary } = this.#model;
+    return Array.from({ length: count }, (_, i) => (Math.imul(position + i + 1, 0x9e3779b1) >>> 0) % vocabulary);
+  }
+}
+
+function readOp(record: DataView): OpWork {
+  const at = (offset: number) => record.getUint32(offset, true);
+  const code = at(OP_CODE);
+  const forOutputs = (at(OP_FLAGS) & FLAG_OUTPUTS) !== 0;
+  const op = OP_NAMES[code] ?? `op ${code}`;
+  if (code !== OP_MATMUL) return { op, matrix: "", weightBytes: 0, products: 0, forOutputs };
+  const [rows, cols, panels] = [at(MATMUL_ROWS), at(MATMUL_COLS), at(MATMUL_PANELS)];
+  return {
+    op,
+    matrix: MATRIX_NAMES[at(OP_ROLE)] ?? `matrix ${at(OP_ROLE)}`,
+    weightBytes: panels * storedBytes(at(MATMUL_DTYPE), rows, cols, at(MATMUL_GROUP)),
+    products: panels * rows * cols,
+    forOutputs,
+  };
+}
+
+/** Bytes of a matrix as packs/format.ts lays it out. */
+function storedBytes(dtype: number, rows: number, cols: number, group: number): number {
+  const stored = Math.ceil(rows / ROW_TILE) * ROW_TILE * cols;
+  if (dtype === DTYPE_F32) return stored * 4;
+  return (stored / group) * 2 + (dtype === DTYPE_Q4 ? stored / 2 : stored);
+}
