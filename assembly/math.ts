@@ -14,8 +14,6 @@ export function load_half(ptr: usize): f32 {
 }
 
 /** a × b + c in each lane, rounded once or twice. */
-// @ts-expect-error: decorator
-@inline
 export function madd4(a: v128, b: v128, c: v128): v128 {
   if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
   return f32x4.add(f32x4.mul(a, b), c);

@@ -23,6 +23,8 @@ export interface Row {
 }
 
 export interface OpCase {
+  /** An op that has been run before, over the same rows. */
+  before?: { op: number; fields: Field[] };
   op: number;
   flags: number;
   /** Rows of the step. */

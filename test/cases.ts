@@ -15,6 +15,7 @@ import {
   GATE_WIDTH,
   MATMUL_AXIS,
   MATMUL_BIAS,
+  MATMUL_CODES,
   MATMUL_COLS,
   MATMUL_DTYPE,
   MATMUL_GROUP,
@@ -25,6 +26,7 @@ import {
   MATMUL_PANEL_BYTES,
   MATMUL_PANELS,
   MATMUL_ROWS,
+  MATMUL_SCRATCH,
   MATMUL_WEIGHT,
   NORM_EPS,
   NORM_IN,
@@ -35,8 +37,14 @@ import {
   OP_GATE,
   OP_MATMUL,
   OP_NORM,
+  OP_QUANTIZE,
   OP_ROPE,
   OP_SELECT,
+  QUANTIZE_COLS,
+  QUANTIZE_DTYPE,
+  QUANTIZE_GROUP,
+  QUANTIZE_IN,
+  QUANTIZE_OUT,
   ROPE_ANGLES,
   ROPE_CHANNELS,
   ROPE_DATA,
@@ -181,14 +189,20 @@ const MATMULS: MatmulSpec[] = [
   { dtype: DTYPE_Q4, rows: 16, cols: 64, group: 64, panels: 0 },
 ];
 
-/** Variant bits: 1 panels along the columns, 2 a bias, 4 adds to the output, 8 gaps between rows. */
-function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random): OpCase {
+/** What a thread's matrices work in. */
+export const MATMUL_SCRATCH_BYTES = 28672;
+
+/**
+ * Variant bits: 1 panels along the columns, 2 a bias, 4 adds to the output, 8 gaps between rows. `coded`: on activations
+ * in 8 bit, without gaps between them.
+ */
+function matmulCase(spec: MatmulSpec, count: number, variant: number, coded: boolean, r: Random): OpCase {
   const { dtype, rows, cols, group, panels } = spec;
   const axis = variant & 1 ? AXIS_COLS : AXIS_ROWS;
   const allRows = axis === AXIS_ROWS ? rows * panels : rows;
   const allCols = axis === AXIS_COLS ? cols * panels : cols;
   const gap = variant & 8 ? 3 : 0;
-  const [inStride, outStride] = [allCols + gap, allRows + gap];
+  const [inStride, outStride] = [coded ? allCols : allCols + gap, allRows + gap];
 
   const weights = randomMatrix(dtype, allRows, allCols, group, r);
   const x = normals(count * inStride, r);
@@ -217,7 +231,9 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random)
 
   const dense = (from: Float32Array, stride: number, width: number) =>
     Float64Array.from({ length: count * width }, (_, i) => from[Math.floor(i / width) * stride + (i % width)]);
-  const xs = dense(x, inStride, allCols);
+  const exact = dense(x, inStride, allCols);
+  const xs = coded ? reference.quantizeActivations(exact, group) : exact;
+  const roundings = coded ? allCols / group : allCols;
   const biases = bias && Float64Array.from(bias);
   const absolute = (a: Float64Array) => a.map(Math.abs);
   const product = reference.matmul(xs, weights.values, count, allRows, allCols, biases);
@@ -228,11 +244,23 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random)
     for (let i = 0; i < allRows; i++) {
       const old = add ? before[t * outStride + i] : 0;
       values[t * outStride + i] = old + product[t * allRows + i];
-      bound[t * outStride + i] = (allCols + 10) * U * (Math.abs(old) + sizes[t * allRows + i]) + TINY;
+      bound[t * outStride + i] = (roundings + 10) * U * (Math.abs(old) + sizes[t * allRows + i]) + TINY;
     }
   }
   return {
     ...NOTHING,
+    ...(coded && {
+      before: {
+        op: OP_QUANTIZE,
+        fields: [
+          { at: QUANTIZE_IN, buffer: "x" },
+          { at: QUANTIZE_OUT, buffer: "codes" },
+          { at: QUANTIZE_COLS, word: allCols },
+          { at: QUANTIZE_GROUP, word: group },
+          { at: QUANTIZE_DTYPE, word: dtype },
+        ],
+      },
+    }),
     op: OP_MATMUL,
     flags: add ? FLAG_ADD : 0,
     rows: Array.from({ length: count }, () => row({})),
@@ -249,9 +277,16 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, r: Random)
       { at: MATMUL_PANELS, word: panels },
       { at: MATMUL_PANEL_BYTES, word: panelBytes },
       { at: MATMUL_AXIS, word: axis },
+      { at: MATMUL_SCRATCH, buffer: "scratch" },
+      ...(coded ? [{ at: MATMUL_CODES, buffer: "codes" }] : []),
       ...biasField,
     ],
-    buffers: { x: bytesOf(x), weight, out: bytesOf(before), bias: bytesOf(bias ?? new Float32Array(1)) },
+    buffers: {
+      ...{ x: bytesOf(x), weight, out: bytesOf(before), bias: bytesOf(bias ?? new Float32Array(1)) },
+      scratch: garbage(MATMUL_SCRATCH_BYTES / 4, r),
+      ...(coded && { codes: garbage(Math.max(1, (count * (allCols / group) * (16 + 2 * group)) / 4), r) }),
+    },
+    scratch: ["scratch", "codes"],
     want: { out: { values, bound } },
   };
 }
@@ -379,11 +414,14 @@ export const CASES: readonly CaseSpec[] = [
   ...MATMULS.flatMap((spec, i) =>
     MATMUL_COUNTS.flatMap((count, j) =>
       // Every shape meets every variant, over its counts; a single row and eight meet all.
-      (count === 1 || count === 8 ? Array.from({ length: 16 }, (_, v) => v) : [(i + j) % 16, (i * 5 + j + 7) % 16]).map(
-        (variant) => ({
-          name: `matmul ${DTYPE_NAMES[spec.dtype]} ${count} · ${spec.panels} of ${spec.rows}×${spec.cols}/${spec.group}, variant ${variant}`,
-          make: () => matmulCase(spec, count, variant, random(300 + i * 100 + j)),
-        }),
+      (count === 1 || count === 8
+        ? Array.from({ length: 16 }, (_, v) => v)
+        : [(i + j) % 16, (i * 5 + j + 7) % 16]
+      ).flatMap((variant) =>
+        (spec.dtype === DTYPE_F32 ? [false] : [false, true]).map((coded) => ({
+          name: `matmul ${DTYPE_NAMES[spec.dtype]} ${coded ? "int8" : "f32"} ${count} · ${spec.panels} of ${spec.rows}×${spec.cols}/${spec.group}, variant ${variant}`,
+          make: () => matmulCase(spec, count, variant, coded, random(300 + i * 100 + j)),
+        })),
       ),
     ),
   ),

@@ -2,7 +2,14 @@
 
 export { attention } from "../assembly/kernels/attention";
 export { embed, gate, norm, rope, select_rows, squared_relu } from "../assembly/kernels/elementwise";
-export { matmul } from "../assembly/kernels/matmul";
+
+import { MATMUL_SCRATCH_BYTES, matmul } from "../assembly/kernels/matmul";
+
+export { matmul };
+export function matmul_scratch_bytes(): u32 {
+  return MATMUL_SCRATCH_BYTES;
+}
+
 export { quantize } from "../assembly/kernels/quantize";
 export { scan } from "../assembly/kernels/scan";
 export { conv, gated_norm, step_size } from "../assembly/kernels/ssm";

@@ -3,8 +3,9 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { setFlagsFromString } from "node:v8";
 
-export type ModuleKind = "debug" | "release";
+export type ModuleKind = "debug" | "release" | "relaxed";
 
 /** A typed array's class. */
 interface ArrayType<T> {
@@ -40,7 +41,12 @@ export interface TestModule {
 
 /** Where build:test puts the modules; a colleague who builds elsewhere says so. */
 const BUILD = process.env.SNUG_TEST_BUILD ?? "build";
-const FILES: Record<ModuleKind, string> = { debug: "core.debug.wasm", release: "core.test.wasm" };
+const FILES: Record<ModuleKind, string> = {
+  debug: "core.debug.wasm",
+  release: "core.test.wasm",
+  relaxed: "core.relaxed.test.wasm",
+};
+if (process.versions.node.startsWith("20.")) setFlagsFromString("--experimental-wasm-relaxed-simd");
 const PAGE = 65536;
 const PAGES = 1024; // the first half is for the module's own arena, the second is handed out here
 const RESERVED = (PAGES * PAGE) / 2;

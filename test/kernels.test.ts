@@ -13,6 +13,7 @@ import {
   OP_GATED_NORM,
   OP_MATMUL,
   OP_NORM,
+  OP_QUANTIZE,
   OP_ROPE,
   OP_SCAN,
   OP_SELECT,
@@ -25,14 +26,14 @@ import {
   ROW_TOKEN,
 } from "../assembly/abi";
 import { f32FromF16 } from "../packs/quantize";
-import type { OpCase } from "./case";
-import { CASES } from "./cases";
+import type { Field, OpCase } from "./case";
+import { CASES, MATMUL_SCRATCH_BYTES } from "./cases";
 import { close, loadTestModule, type TestModule } from "./harness";
 
-const MODULES = [loadTestModule("debug"), loadTestModule("release")];
+const MODULES = [loadTestModule("debug"), loadTestModule("release"), loadTestModule("relaxed")];
 
 /** Runs one case: fails if an output is out of bounds, or if anything else has changed. Returns error over bound. */
-function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch, want }: OpCase): number {
+function runCase(module: TestModule, { before, op, flags, rows, fields, buffers, scratch, want }: OpCase): number {
   const { exports, memory } = module;
   module.reset();
   const places = new Map(Object.entries(buffers).map(([name, bytes]) => [name, module.guarded(bytes.length)]));
@@ -45,15 +46,20 @@ function runCase(module: TestModule, { op, flags, rows, fields, buffers, scratch
       return { ...values, [ROW_OUTPUT]: Number(row.output) }[(i * 4) % ROW_BYTES] ?? 0;
     }),
   );
-  const record = module.put(new Uint8Array(OP_BYTES));
-  const view = new DataView(memory.buffer, record, OP_BYTES);
-  view.setUint32(OP_CODE, op, true);
-  view.setUint32(OP_FLAGS, flags, true);
-  for (const field of fields) {
-    if ("word" in field) view.setUint32(field.at, field.word, true);
-    else if ("float" in field) view.setFloat32(field.at, field.float, true);
-    else view.setUint32(field.at, placeOf(field.buffer).ptr + (field.offset ?? 0), true);
-  }
+  const recordOf = (code: number, bits: number, values: readonly Field[]) => {
+    const ptr = module.put(new Uint8Array(OP_BYTES));
+    const view = new DataView(memory.buffer, ptr, OP_BYTES);
+    view.setUint32(OP_CODE, code, true);
+    view.setUint32(OP_FLAGS, bits, true);
+    for (const field of values) {
+      if ("word" in field) view.setUint32(field.at, field.word, true);
+      else if ("float" in field) view.setFloat32(field.at, field.float, true);
+      else view.setUint32(field.at, placeOf(field.buffer).ptr + (field.offset ?? 0), true);
+    }
+    return ptr;
+  };
+  if (before?.op === OP_QUANTIZE) exports.quantize(recordOf(before.op, 0, before.fields), rows.length);
+  const record = recordOf(op, flags, fields);
 
   if (op === OP_EMBED) exports.embed(record, steps, rows.length);
   else if (op === OP_NORM) exports.norm(record, rows.length);
@@ -106,6 +112,10 @@ for (const name of new Set(CASES.map((spec) => spec.name.split(" ")[0]))) {
     context.diagnostic(`${specs.length} cases; ${worst.toFixed(3)} of the bound at most`);
   });
 }
+
+test("the cases give matrices the scratch that the core gives them", () => {
+  for (const { exports } of MODULES) assert.equal(exports.matmul_scratch_bytes(), MATMUL_SCRATCH_BYTES);
+});
 
 /** Distance in units in the last place of f32 at `want`. */
 function ulps(got: number, want: number): number {

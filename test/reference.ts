@@ -207,6 +207,27 @@ export function matmul(
 }
 
 /**
+ * x rounded to 8 bit: each `group` consecutive numbers to multiples of their largest magnitude / 127. Computed in f32 as
+ * stated, so that an executor rounds no number another way.
+ */
+export function quantizeActivations(x: Float64Array, group: number): Float64Array {
+  const out = new Float64Array(x.length);
+  for (let from = 0; from < x.length; from += group) {
+    const most = x.subarray(from, from + group).reduce((sofar, value) => Math.max(sofar, Math.abs(value)), 0);
+    const inverse = most === 0 ? 0 : Math.fround(127 / most);
+    for (let i = from; i < from + group; i++)
+      out[i] = roundHalfToEven(Math.fround(x[i] * inverse)) * Math.fround(most / 127);
+  }
+  return out;
+}
+
+function roundHalfToEven(value: number): number {
+  const down = Math.floor(value);
+  if (value - down !== 0.5) return Math.round(value);
+  return down % 2 === 0 ? down : down + 1;
+}
+
+/**
  * Rotates pair (i, i + dims / 2) of every head of x [tokens][heads][dims] by positions[t] · angles[kvHead][i], where
  * heads / kvHeads neighbouring heads share a kvHead. For k, heads = kvHeads.
  */

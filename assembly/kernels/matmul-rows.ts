@@ -4,6 +4,7 @@
 
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import { group_bytes } from "../pack";
+import { add_sums, unpack_scales } from "./lanes";
 import { CODES_START, codes_group_bytes } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums, and of a step
@@ -55,16 +56,6 @@ export function tile_times_rows(
     w += some * groupBytes;
     x += some * recordBytes;
   }
-}
-
-/** scales[0 … 16) = a group's f16 scales, without HALF_SCALE. */
-// @ts-expect-error: decorator
-@inline
-function unpack_scales(group: usize, scales: usize): void {
-  v128.store(scales, i32x4.shl(v128.load16x4_u(group), 13));
-  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 8), 13), 16);
-  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 16), 13), 32);
-  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 24), 13), 48);
 }
 
 /** To i8: four columns of 16 rows, then the next four. */
@@ -122,28 +113,6 @@ function unpack_q8(w: usize, groups: u32, groupBytes: u32, to: usize, scales: us
       to += 2 * STEP_BYTES;
     }
   }
-}
-
-/**
- * out[0 … 16) += (the sums − less) × scales × the record's scale. Two vectors at a time are loaded, then stored: V8 can
- * make one of 256 bits of such a pair.
- */
-// @ts-expect-error: decorator
-@inline
-function add_sums(out: usize, scales: usize, record: usize, less: v128, c0: v128, c1: v128, c2: v128, c3: v128): void {
-  const scale = v128.load32_splat(record);
-  const f0 = f32x4.mul(v128.load(scales), scale);
-  const f1 = f32x4.mul(v128.load(scales, 16), scale);
-  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
-  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
-  v128.store(out, s0);
-  v128.store(out, s1, 16);
-  const f2 = f32x4.mul(v128.load(scales, 32), scale);
-  const f3 = f32x4.mul(v128.load(scales, 48), scale);
-  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
-  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
-  v128.store(out, s2, 32);
-  v128.store(out, s3, 48);
 }
 
 /** out[t][r] += the products of unpacked groups in i16 with the codes of `count` rows, an even number. */

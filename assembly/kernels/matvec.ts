@@ -2,6 +2,7 @@
 // order in which they lie; sums are i32 within a group, f32 from group to group, in `out`.
 
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
+import { add_group, dot_block, dot_bytes, relaxed_dot_block } from "./lanes";
 import { CODES_START } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums
@@ -9,11 +10,14 @@ const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums
 const NARROW_COLS: u32 = 32;
 
 // V8 builds a vector constant anew at every use; a load it keeps.
-const CONSTANTS = memory.data<u32>([
-  0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f, 0x00f000f0,
-  0x00f000f0, 0x00f000f0, 0x00f000f0, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x00010001, 0x00010001,
-  0x00010001, 0x00010001,
-], 16);
+const CONSTANTS = memory.data<u32>(
+  [
+    0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f, 0x00f000f0,
+    0x00f000f0, 0x00f000f0, 0x00f000f0, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x00010001, 0x00010001,
+    0x00010001, 0x00010001,
+  ],
+  16,
+);
 const NIBBLES: usize = 0;
 const NIBBLES_0: usize = 16; // of each i16
 const NIBBLES_1: usize = 32;
@@ -38,29 +42,6 @@ export function matvec(
   if (dtype != DTYPE_Q4) matvec_q8(w, tiles, x, xEnd, recordBytes, group, out);
   else if (ASC_FEATURE_RELAXED_SIMD) matvec_q4_relaxed(w, tiles, x, xEnd, recordBytes, group, out);
   else matvec_q4(w, tiles, x, xEnd, recordBytes, group, out);
-}
-
-/**
- * out[0 … 16) += (the sums − what the record says) × the f16 scales, read without HALF_SCALE, × the record's scale. Two
- * vectors at a time are loaded, then stored: V8 can make one of 256 bits of such a pair.
- */
-// @ts-expect-error: decorator
-@inline
-function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
-  const scale = v128.load32_splat(record);
-  const less = v128.load32_splat(record, 4);
-  const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
-  const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
-  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
-  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
-  v128.store(out, s0);
-  v128.store(out, s1, 16);
-  const f2 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 16), 13), scale);
-  const f3 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 24), 13), scale);
-  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
-  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
-  v128.store(out, s2, 32);
-  v128.store(out, s3, 48);
 }
 
 /** Nibbles stay where they lie in i16 lanes: the codes of x make up for the place (quantize.ts). */
@@ -92,15 +73,6 @@ function matvec_q4(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32
       add_group(out, scales, record, c0, c1, c2, c3);
     }
   }
-}
-
-// @ts-expect-error: decorator
-@inline
-function dot_block(q: v128, m0: v128, m1: v128, m2: v128, x0: v128, x1: v128, x2: v128, x3: v128): v128 {
-  return i32x4.add(
-    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m0), x0), i32x4.dot_i16x8_s(v128.and(q, m1), x1)),
-    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m2), x2), i32x4.dot_i16x8_s(i16x8.shr_u(q, 12), x3)),
-  );
 }
 
 function matvec_q4_relaxed(
@@ -148,16 +120,6 @@ function matvec_q4_relaxed(
   }
 }
 
-/** A nibble is never above 127, so that every engine gives the same (relaxed SIMD, i16x8.relaxed_dot_i8x16_i7x16_s). */
-// @ts-expect-error: decorator
-@inline
-function relaxed_dot_block(q: v128, low: v128, x0: v128, x1: v128): v128 {
-  return i16x8.add(
-    i16x8.relaxed_dot_i8x16_i7x16_s(x0, v128.and(q, low)),
-    i16x8.relaxed_dot_i8x16_i7x16_s(x1, v128.and(i16x8.shr_u(q, 4), low)),
-  );
-}
-
 function matvec_q8(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32, group: u32, out: usize): void {
   const end = out + tiles * TILE_BYTES;
   for (; out < end; out += TILE_BYTES) {
@@ -181,13 +143,4 @@ function matvec_q8(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32
       add_group(out, scales, record, c0, c1, c2, c3);
     }
   }
-}
-
-// @ts-expect-error: decorator
-@inline
-function dot_bytes(q: v128, x0: v128, x1: v128): v128 {
-  return i32x4.add(
-    i32x4.dot_i16x8_s(i16x8.shr_s(i16x8.shl(q, 8), 8), x0),
-    i32x4.dot_i16x8_s(i16x8.shr_s(q, 8), x1),
-  );
 }

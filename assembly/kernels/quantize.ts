@@ -10,13 +10,7 @@
 //     i8 for Q4, relaxed SIMD:   x0 … x7
 
 import { BLOCK_COLS, DTYPE_Q4 } from "../../packs/format";
-import {
-  QUANTIZE_COLS,
-  QUANTIZE_DTYPE,
-  QUANTIZE_GROUP,
-  QUANTIZE_IN,
-  QUANTIZE_OUT,
-} from "../abi";
+import { QUANTIZE_COLS, QUANTIZE_DTYPE, QUANTIZE_GROUP, QUANTIZE_IN, QUANTIZE_OUT } from "../abi";
 import { HALF_SCALE } from "../math";
 import { share_end, share_start } from "../threads";
 
@@ -27,8 +21,6 @@ const NIBBLE_SCALE: i32 = 256;
 const CODE_MAX: f32 = 127;
 
 /** Are the codes for a matrix of this dtype i8? Otherwise they are i16. */
-// @ts-expect-error: decorator
-@inline
 function narrow(dtype: u32): bool {
   return ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4;
 }
@@ -86,7 +78,10 @@ function quantize_group(input: usize, record: usize, group: u32, dtype: u32): vo
   }
   const pairs = i32x4.extadd_pairwise_i16x8_s(sums);
   let sum =
-    i32x4.extract_lane(pairs, 0) + i32x4.extract_lane(pairs, 1) + i32x4.extract_lane(pairs, 2) + i32x4.extract_lane(pairs, 3);
+    i32x4.extract_lane(pairs, 0) +
+    i32x4.extract_lane(pairs, 1) +
+    i32x4.extract_lane(pairs, 2) +
+    i32x4.extract_lane(pairs, 3);
   let scale: f32 = (most / CODE_MAX) * HALF_SCALE;
   if (dtype == DTYPE_Q4 && !narrow(dtype)) {
     sum *= NIBBLE_SCALE;

@@ -1,0 +1,79 @@
+// What the matrix kernels are made of, inlined where it is used: passed as arguments, vectors would cost more than the
+// work (and V8's fusing to 256 bits breaks on them). In a file of its own because the formatter cannot read @inline.
+
+/**
+ * out[0 … 16) += (the sums − what the record says) × the f16 scales, read without HALF_SCALE, × the record's scale. Two
+ * vectors at a time are loaded, then stored: V8 can make one of 256 bits of such a pair.
+ */
+@inline
+export function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  const scale = v128.load32_splat(record);
+  const less = v128.load32_splat(record, 4);
+  const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
+  const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
+  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
+  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
+  v128.store(out, s0);
+  v128.store(out, s1, 16);
+  const f2 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 16), 13), scale);
+  const f3 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 24), 13), scale);
+  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
+  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
+  v128.store(out, s2, 32);
+  v128.store(out, s3, 48);
+}
+
+@inline
+export function dot_block(q: v128, m0: v128, m1: v128, m2: v128, x0: v128, x1: v128, x2: v128, x3: v128): v128 {
+  return i32x4.add(
+    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m0), x0), i32x4.dot_i16x8_s(v128.and(q, m1), x1)),
+    i32x4.add(i32x4.dot_i16x8_s(v128.and(q, m2), x2), i32x4.dot_i16x8_s(i16x8.shr_u(q, 12), x3)),
+  );
+}
+
+/** A nibble is never above 127, so that every engine gives the same (relaxed SIMD, i16x8.relaxed_dot_i8x16_i7x16_s). */
+@inline
+export function relaxed_dot_block(q: v128, low: v128, x0: v128, x1: v128): v128 {
+  return i16x8.add(
+    i16x8.relaxed_dot_i8x16_i7x16_s(x0, v128.and(q, low)),
+    i16x8.relaxed_dot_i8x16_i7x16_s(x1, v128.and(i16x8.shr_u(q, 4), low)),
+  );
+}
+
+@inline
+export function dot_bytes(q: v128, x0: v128, x1: v128): v128 {
+  return i32x4.add(
+    i32x4.dot_i16x8_s(i16x8.shr_s(i16x8.shl(q, 8), 8), x0),
+    i32x4.dot_i16x8_s(i16x8.shr_s(q, 8), x1),
+  );
+}
+
+/** scales[0 … 16) = a group's f16 scales, without HALF_SCALE. */
+@inline
+export function unpack_scales(group: usize, scales: usize): void {
+  v128.store(scales, i32x4.shl(v128.load16x4_u(group), 13));
+  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 8), 13), 16);
+  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 16), 13), 32);
+  v128.store(scales, i32x4.shl(v128.load16x4_u(group, 24), 13), 48);
+}
+
+/**
+ * out[0 … 16) += (the sums − less) × scales × the record's scale. Two vectors at a time are loaded, then stored: V8 can
+ * make one of 256 bits of such a pair.
+ */
+@inline
+export function add_sums(out: usize, scales: usize, record: usize, less: v128, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  const scale = v128.load32_splat(record);
+  const f0 = f32x4.mul(v128.load(scales), scale);
+  const f1 = f32x4.mul(v128.load(scales, 16), scale);
+  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
+  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
+  v128.store(out, s0);
+  v128.store(out, s1, 16);
+  const f2 = f32x4.mul(v128.load(scales, 32), scale);
+  const f3 = f32x4.mul(v128.load(scales, 48), scale);
+  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
+  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
+  v128.store(out, s2, 32);
+  v128.store(out, s3, 48);
+}
