@@ -163,7 +163,7 @@ async function loadTokenizer(
       target.set(bytes.subarray(offset, offset + target.length));
     },
   });
-  const loaded = await pack.load(pack.plan({ context: 1, rows: 1 }));
+  const loaded = await pack.load(pack.plan({ context: 1, rows: 1, threads: 1 }));
   return (text) => loaded.encode(text);
 }
 

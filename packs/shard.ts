@@ -7,6 +7,8 @@ import { Linalg, type Matrix } from "./linalg";
 
 const STEP_ROWS = 128;
 const SCAN_STEP_ROWS = 16; // the state is seen behind each step
+/** Shards are threads themselves, and what they measure is the weights. */
+const EXACT = { threads: 1, activations: "f32" } as const;
 
 /** Windows of text with their embedded tokens. `level`: which cut of the model a window is run at. */
 export interface Windows {
@@ -99,7 +101,7 @@ export class Shard {
       },
     });
     const rows = Math.min(STEP_ROWS, tokens);
-    const plan = opened.plan({ context: tokens, rows, outputs: rows });
+    const plan = opened.plan({ context: tokens, rows, outputs: rows, ...EXACT });
     this.#layers[which] = new Probe(await opened.load(plan));
     if (which === "packed") this.#levels = levels;
   }
@@ -252,7 +254,7 @@ export class Shard {
     const pack = await open(path);
     const context = Math.max(1, ...windows.map(({ length }) => length));
     const rows = Math.min(STEP_ROWS, context);
-    const probe = new Probe(await pack.load(pack.plan({ context, rows, outputs: rows })));
+    const probe = new Probe(await pack.load(pack.plan({ context, rows, outputs: rows, ...EXACT })));
     await pack.close();
     const sublayers = probe.sublayers.length;
     const floats = windows.reduce((sum, window) => sum + window.length, 0) * probe.width;

@@ -143,7 +143,7 @@ function randomTokens(count: number, vocabulary: number, seed: number): number[]
 /** Loads the first `units` units. */
 async function loadCut(pack: Pack, layout: PackLayout, units: number, options: PlanOptions): Promise<Model> {
   const lengths = layout.units.map(({ length }) => length);
-  const plan = pack.plan({ ...options, pruning: rateOf(lengths, units) });
+  const plan = pack.plan({ ...options, pruning: rateOf(lengths, units), activations: "f32" });
   assert.equal(plan.keptUnits, units);
   return pack.load(plan);
 }
@@ -215,7 +215,7 @@ for (const [index, shape] of [...SHAPES, ...FAMILY_SHAPES, ODD].entries()) {
       const pack = await openBytes(
         await packCheckpoint(folder, { ...(order !== undefined && { seed: order }), sizes: shape.sizes }),
       );
-      const off = distance(logitsOf(await pack.load(pack.plan({ outputs: 64 })), tokens), want);
+      const off = distance(logitsOf(await pack.load(pack.plan({ outputs: 64, activations: "f32" })), tokens), want);
       assert.ok(off <= BOUND, `${order === undefined ? "natural" : "random"} order: ${off}`);
     }
   });

@@ -37,7 +37,7 @@ function distance(got: ArrayLike<number>, want: ArrayLike<number>): number {
 
 async function logitsOf(path: string, pruning: number, tokens: readonly number[]): Promise<Float32Array> {
   const pack = await open(path);
-  const model = await pack.load(pack.plan({ pruning, rows: 16, outputs: 16 }));
+  const model = await pack.load(pack.plan({ pruning, rows: 16, outputs: 16, activations: "f32" }));
   const out = new Float32Array(tokens.length * model.vocabulary);
   model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
   await pack.close();

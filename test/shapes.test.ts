@@ -286,7 +286,7 @@ async function checkShape(context: TestContext, { config, weights }: Shape, seed
   }
 
   const pack = await openBytes(bytes);
-  const { minimumBytes, maximumBytes } = pack.plan({ rows: MOST_ROWS, outputs: MOST_ROWS });
+  const { minimumBytes, maximumBytes } = pack.plan({ rows: MOST_ROWS, outputs: MOST_ROWS, activations: "f32" });
   const some = facts.minimumUnits + int(facts.units - facts.minimumUnits + 1);
   const lengths = layout.units.map(({ length }) => length);
   const choices: PlanOptions[] = [
@@ -295,7 +295,7 @@ async function checkShape(context: TestContext, { config, weights }: Shape, seed
   ];
   for (const choice of choices) {
     for (const rows of ROWS) {
-      const plan = pack.plan({ ...choice, rows, outputs: rows });
+      const plan = pack.plan({ ...choice, rows, outputs: rows, activations: "f32" });
       const what = `${JSON.stringify(plan.options)}, ${plan.keptUnits} of ${plan.units} units`;
       checkPlan(plan, pack, what);
       await checkRun(pack, plan, cutOf(plan.keptUnits), ids, what);
@@ -381,6 +381,7 @@ async function checkPacked(folder: string, options: Partial<PackOptions>): Promi
   const pack = await openBytes(bytes);
   for (const units of [facts.units, facts.minimumUnits]) {
     const plan = pack.plan({
+      activations: "f32",
       pruning: rateOf(
         layout.units.map(({ length }) => length),
         units,
