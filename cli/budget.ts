@@ -1,7 +1,7 @@
 // From --memory, --pruning and --context to a plan: the same words for every command that cuts a pack.
 
 import { type Model, open, type Pack, type Plan, type PlanOptions, SnugError } from "../runtime/index";
-import { count, given, number, size, usage } from "./options";
+import { choice, count, flag, given, number, size, usage } from "./options";
 import { megabytes } from "./output";
 import { Progress } from "./progress";
 
@@ -18,10 +18,22 @@ export const CONTEXT_OPTION = count(
   "positions to have room for, prompt and answer together (2048, or the model's most if that is less)",
 );
 
+export const THREADS_OPTION = count("N", 1, "threads that share the work (what the machine has cores for)", 64);
+
+export const TURBO_OPTION = flag("vectors wider than 128 bits, where the engine has them on request; experimental");
+
+export const ENGINE_OPTIONS = {
+  threads: THREADS_OPTION,
+  turbo: TURBO_OPTION,
+  activations: choice(["int8", "f32"], "what 4- and 8-bit matrices work on; f32 is exact, and slower (int8)"),
+};
+
 export interface BudgetValues {
   readonly memory?: number;
   readonly pruning?: number;
   readonly context?: number;
+  readonly threads?: number;
+  readonly activations?: "int8" | "f32";
 }
 
 export interface Budget {
@@ -37,8 +49,12 @@ export function checkBudget(values: BudgetValues): void {
 }
 
 /** Opens a pack for the time of some work. */
-export async function withPack<T>(file: string, work: (pack: Pack) => Promise<T>): Promise<T> {
-  const pack = await open(file);
+export async function withPack<T>(
+  file: string,
+  work: (pack: Pack) => Promise<T>,
+  { turbo = false }: { readonly turbo?: boolean } = {},
+): Promise<T> {
+  const pack = await open(file, { turbo });
   try {
     return await work(pack);
   } finally {
@@ -53,10 +69,10 @@ export function chooseBudget(
   otherwise: "spare" | "everything",
   shape: Pick<PlanOptions, "rows" | "outputs"> = {},
 ): Budget {
-  const { memory, pruning, context } = values;
+  const { memory, pruning, context, threads, activations } = values;
   if (context !== undefined && context > pack.shape.maximumContext)
     throw usage(`this model has at most ${pack.shape.maximumContext} positions, not ${context}`);
-  const options = { ...shape, ...given({ context }) };
+  const options = { ...shape, ...given({ context, threads, activations }) };
   if (memory !== undefined) return { plan: pack.plan({ ...options, memory }), how: "as given" };
   if (pruning !== undefined) return { plan: pack.plan({ ...options, pruning }), how: "what this pruning rate takes" };
   if (otherwise === "everything") return { plan: pack.plan(options), how: "everything is kept" };

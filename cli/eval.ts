@@ -5,7 +5,16 @@ import { readFile, rename, rm } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { cutWindows } from "../packs/index";
 import { type Model, type Pack, type Plan, SnugError } from "../runtime/index";
-import { BUDGET_OPTIONS, type BudgetValues, checkBudget, chooseBudget, loadModel, planFacts, withPack } from "./budget";
+import {
+  BUDGET_OPTIONS,
+  type BudgetValues,
+  checkBudget,
+  chooseBudget,
+  ENGINE_OPTIONS,
+  loadModel,
+  planFacts,
+  withPack,
+} from "./budget";
 import { checkOutput, fileReason } from "./files";
 import { type Command, count, flag, text, tokenIds, usage, type Values } from "./options";
 import { digits, duration, grouped, lookOf, megabytes, percent, printJson, say } from "./output";
@@ -22,6 +31,7 @@ const OPTIONS = {
   ...BUDGET_OPTIONS,
   tokens: tokenIds("with --logits: the tokens to run, such as 1,2,3"),
   logits: text("OUT", "write the logits of every token to OUT: f32, little-endian, row by row"),
+  ...ENGINE_OPTIONS,
   json: flag("print the result as one JSON object"),
 };
 type EvalValues = Values<typeof OPTIONS>;
@@ -43,11 +53,11 @@ that the result does not depend on the machine.
     const { logits, tokens } = values;
     if (logits !== undefined && tokens !== undefined) {
       await checkOutput(logits, "--logits");
-      await withPack(file, (pack) => writeLogits(pack, values, tokens, logits, signal));
+      await withPack(file, (pack) => writeLogits(pack, values, tokens, logits, signal), values);
       return;
     }
     const words = await readText(values.text as string);
-    await withPack(file, (pack) => measure(pack, values, words, signal));
+    await withPack(file, (pack) => measure(pack, values, words, signal), values);
   },
 };
 

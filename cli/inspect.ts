@@ -45,8 +45,15 @@ function factsOf(pack: Pack) {
     maximumBytes: all.maximumBytes,
     context: all.context,
     chatTemplate: pack.info.chatTemplate !== null,
+    core: coreOf(pack),
     cuts: cutsOf(pack),
   };
+}
+
+/** Which build of the core runs here, and why no faster one. */
+function coreOf({ build }: Pack): string {
+  const simd = build.simd === "relaxed" ? "relaxed SIMD" : "SIMD";
+  return build.passedOver === null ? simd : `${simd} (${build.passedOver})`;
 }
 
 /** Channels of each kind in the widest layer. */
@@ -83,6 +90,7 @@ function describe(file: string, facts: Facts): string[] {
     ],
     ["channels", `${channels.join(", ")} in a layer, cut in ${grouped(facts.units)} units`],
     ["chat", facts.chatTemplate ? "has a chat template" : "no chat template"],
+    ["core", facts.core],
     ["memory", `${megabytes(facts.minimumBytes)} to ${megabytes(facts.maximumBytes)} at context ${facts.context}`],
   ];
   const known = facts.cuts.some((cut) => cut.expectedPerplexity !== null);

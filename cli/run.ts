@@ -10,6 +10,7 @@ import {
   CONTEXT_OPTION,
   checkBudget,
   chooseBudget,
+  ENGINE_OPTIONS,
   loadModel,
   planFacts,
   withPack,
@@ -38,6 +39,7 @@ const OPTIONS = {
   chat: flag("send PROMPT as a user's turn through the pack's chat template"),
   system: text("TEXT", "with --chat: what the system turn says"),
   tokens: tokenIds("token ids as the prompt, such as 1,2,3, instead of PROMPT"),
+  ...ENGINE_OPTIONS,
   json: flag("print text, tokens, speeds and the plan as one JSON object"),
 };
 type RunValues = Values<typeof OPTIONS>;
@@ -57,7 +59,7 @@ reads it from stdin (the newline at its end is left out). Without --memory and
   options: OPTIONS,
   async run(values, [file = "", prompt], signal) {
     checkOptions(values, prompt);
-    await withPack(file, async (pack) => {
+    const work = async (pack: Pack) => {
       if (values["read-twice"] && pack.shape.ssm === null)
         throw usage(`--read-twice is for models with a state; ${plain(pack.info.name)} sees its whole prompt`);
       const budget = chooseBudget(pack, values, "spare");
@@ -70,7 +72,8 @@ reads it from stdin (the newline at its end is left out). Without --memory and
       } finally {
         model.dispose();
       }
-    });
+    };
+    await withPack(file, work, values);
   },
 };
 

@@ -1,4 +1,4 @@
-// Carries out a plan's reads: from the source straight to their places in the core's memory, the next one under way
+// Carries out a plan's reads: from the source straight to their places in the core's memory, the next ones under way
 // while the last one is checked.
 
 import { READ_ADDRESS, READ_BYTES, READ_LENGTH, READ_OFFSET } from "../assembly/abi";
@@ -6,6 +6,9 @@ import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
 import type { Plan } from "./plan";
+
+/** Enough to keep a disk, and the processors that copy from its cache, busy beside the checksums. */
+const READS_AT_ONCE = 8;
 
 export interface LoadProgress {
   readonly readBytes: number;
@@ -40,12 +43,12 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   // The prelude and the header were read when the pack was opened.
   let readBytes = plan.readBytes;
   for (let i = 0; i < reads; i++) readBytes -= describe(i).length;
-  let next = reads > 0 ? start(0) : undefined;
-  for (let index = 0; next !== undefined; index++) {
-    const { done, length } = next;
+  const underWay: ReturnType<typeof start>[] = [];
+  for (let index = 0, started = 0; index < reads; index++) {
+    while (started < reads && underWay.length < READS_AT_ONCE) underWay.push(start(started++));
+    const { done, length } = underWay.shift() as ReturnType<typeof start>;
     await done;
     throwIfAborted(options.signal);
-    next = index + 1 < reads ? start(index + 1) : undefined;
     guarded(() => core.check(exports.load_verify(index)));
     readBytes += length;
     options.onProgress?.({ readBytes, totalBytes: plan.readBytes });

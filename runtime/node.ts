@@ -1,9 +1,11 @@
 // Node as a host: files, the modules beside the bundle, and what memory the machine can spare.
 
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { SnugError } from "./errors";
 import type { Feature, Host, Source, SpareMemory } from "./host";
@@ -64,12 +66,23 @@ async function loadModule(file: string): Promise<WebAssembly.Module> {
 /** Node 20 has relaxed SIMD behind a flag; from Node 24 on 128-bit vectors can be fused to 256 bits. */
 function enable(feature: Feature): boolean {
   if (feature === "turbo") {
-    if (NODE_MAJOR < 24 || process.arch !== "x64") return false;
+    if (NODE_MAJOR < 24 || process.arch !== "x64" || !turboCompiles()) return false;
     setFlagsFromString("--experimental-wasm-revectorize");
   } else if (NODE_MAJOR < 22) {
     setFlagsFromString("--experimental-wasm-relaxed-simd");
   }
   return true;
+}
+
+/**
+ * Does the engine compile the core with wider vectors? One that cannot takes the whole process with it, so another
+ * process tries first.
+ */
+function turboCompiles(): boolean {
+  const file = fileURLToPath(new URL("core.relaxed.wasm", import.meta.url));
+  const flags = ["--experimental-wasm-revectorize", "--no-liftoff", "--no-wasm-lazy-compilation"];
+  const script = "new WebAssembly.Module(require('fs').readFileSync(process.argv[1]))";
+  return spawnSync(process.execPath, [...flags, "-e", script, file], { stdio: "ignore" }).status === 0;
 }
 
 function disable(feature: Feature): false {
