@@ -96,14 +96,15 @@ export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kern
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
 
-export const OP_ROPE: u32 = 4; // in place; see ROLE_ROPE
-export const ROPE_DATA: u32 = 8; // [rows, units, heads, channels]
-export const ROPE_UNITS: u32 = 12;
-export const ROPE_HEADS: u32 = 16;
-export const ROPE_CHANNELS: u32 = 20;
-export const ROPE_ANGLES: u32 = 24; // of the first unit: [kvHeads, channels / 2]
-export const ROPE_UNIT_BYTES: u32 = 28; // from unit to unit of the angles
-export const ROPE_SHARE: u32 = 32; // consecutive heads with the same angles
+export const OP_ROPE: u32 = 4; // turns the pairs of q and k, in place, by f32(position × angle); see ROLE_ROPE
+export const ROPE_Q: u32 = 8; // [rows, units, heads, channels]
+export const ROPE_K: u32 = 12; // [rows, units, kvHeads, channels]
+export const ROPE_UNITS: u32 = 16;
+export const ROPE_HEADS: u32 = 20;
+export const ROPE_KV_HEADS: u32 = 24;
+export const ROPE_CHANNELS: u32 = 28;
+export const ROPE_ANGLES: u32 = 32; // of the first unit: [kvHeads, channels / 2]
+export const ROPE_UNIT_BYTES: u32 = 36; // from unit to unit of the angles
 
 export const OP_ATTENTION: u32 = 5; // stores k and v in the cache, then out = softmax(scale × q·k) · v over positions ≤ own
 export const ATTENTION_Q: u32 = 8; // [rows, qk units, heads, qk channels]
@@ -114,13 +115,13 @@ export const ATTENTION_QK_UNITS: u32 = 24;
 export const ATTENTION_QK_CHANNELS: u32 = 28;
 export const ATTENTION_VO_UNITS: u32 = 32;
 export const ATTENTION_VO_CHANNELS: u32 = 36;
-export const ATTENTION_K_CACHE: u32 = 40; // [sequences, context, qk units × kvHeads × qk channels]
+export const ATTENTION_K_CACHE: u32 = 40; // layout of both: kv-cache.ts
 export const ATTENTION_V_CACHE: u32 = 44;
-export const ATTENTION_SCORES: u32 = 48; // [context]
-export const ATTENTION_CONTEXT: u32 = 64;
+export const ATTENTION_CONTEXT: u32 = 48; // positions of a sequence
 export const ATTENTION_SCALE: u32 = 52; // f32
 export const ATTENTION_HEADS: u32 = 56;
 export const ATTENTION_KV_HEADS: u32 = 60;
+export const ATTENTION_SCRATCH: u32 = 64; // [threads, attention_scratch_floats() of kernels/attention.ts]
 
 export const OP_GATE: u32 = 6; // gate = silu(gate) × up
 export const GATE_GATE: u32 = 8; // [rows, width]
@@ -168,7 +169,7 @@ export const SCAN_BC_UNITS: u32 = 48;
 export const SCAN_BC_CHANNELS: u32 = 52;
 export const SCAN_HEADS: u32 = 56;
 export const SCAN_GROUPS: u32 = 60;
-export const SCAN_SCRATCH: u32 = 64; // scan_scratch_bytes() of kernels/scan.ts
+export const SCAN_SCRATCH: u32 = 64; // [threads, scan_scratch_floats() of kernels/scan.ts]
 
 export const OP_GATED_NORM: u32 = 12; // v = data × silu(gate); data = v / √(Σ v² over a group / divisor + eps) × weight
 export const GATED_NORM_DATA: u32 = 8; // [rows, units, heads, channels]

@@ -37,9 +37,10 @@ import {
 } from "./abi";
 import { attention } from "./kernels/attention";
 import { ceiling_multiply, ceiling_read } from "./kernels/ceilings";
-import { embed, gate, norm, rope, select_rows, squared_relu } from "./kernels/elementwise";
+import { embed, gate, norm, select_rows, squared_relu } from "./kernels/elementwise";
 import { matmul } from "./kernels/matmul";
 import { quantize } from "./kernels/quantize";
+import { rope } from "./kernels/rope";
 import { scan } from "./kernels/scan";
 import { conv, gated_norm, step_size } from "./kernels/ssm";
 import { load_ready } from "./load";

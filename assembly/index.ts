@@ -4,7 +4,7 @@
 export { cut_kept, cut_kept_ptr } from "./cut";
 export { ceiling, step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
 export { ceiling_products } from "./kernels/ceilings";
-export { load_finish, load_read, load_read_ptr, load_reads, load_verify } from "./load";
+export { load_finish, load_read, load_read_ptr, load_reads, load_rehearsal, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {
   pack_count,
@@ -44,4 +44,4 @@ export {
   text_token_ptr,
   text_tokens_ptr,
 } from "./text";
-export { threads_end, threads_trapped } from "./threads";
+export { threads_end, threads_ready, threads_trapped } from "./threads";

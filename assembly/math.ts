@@ -29,24 +29,41 @@ export function sum4(v: v128): f32 {
  * nodes. The Taylor series of that length is 3 units off.
  */
 export function exp4(x: v128): v128 {
-  const clamped = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
-  const n = f32x4.nearest(f32x4.mul(clamped, f32x4.splat(1.4426950408889634)));
-  let r = f32x4.sub(clamped, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.1219444005469057e-4)));
-  let p = f32x4.splat(1.392617750110624e-3);
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.363174180109543e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.166655465375631e-2));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666577018959428e-1));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(0.5));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return v128.and(f32x4.mul(p, power), f32x4.ge(x, f32x4.splat(-87.3)));
+  const clamped = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
+  // A sum this large has no fraction: it is rounded, and its low bits are n.
+  const shifted = madd4(clamped, f32x4.splat(1.4426950408889634), f32x4.splat(12582912));
+  const n = f32x4.sub(shifted, f32x4.splat(12582912));
+  let r = madd4(n, f32x4.splat(-0.693359375), clamped);
+  r = madd4(n, f32x4.splat(2.1219444005469057e-4), r);
+  let p = madd4(f32x4.splat(1.392617750110624e-3), r, f32x4.splat(8.363174180109543e-3));
+  p = madd4(p, r, f32x4.splat(4.166655465375631e-2));
+  p = madd4(p, r, f32x4.splat(1.6666577018959428e-1));
+  p = madd4(p, r, f32x4.splat(0.5));
+  p = madd4(p, r, f32x4.splat(1.0));
+  p = madd4(p, r, f32x4.splat(1.0));
+  // Times 2^n: n is added to the exponent.
+  return v128.and(i32x4.add(p, i32x4.shl(shifted, 23)), f32x4.ge(x, f32x4.splat(-87.3)));
 }
 
 /** e^x of one number: lane 0 of exp4. */
 export function exp1(x: f32): f32 {
   return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
+}
+
+/** 2^x in each lane, as exp4 does it, for x ≤ 0, within 2 units in the last place; 0 below −126.5. */
+export function power4(x: v128): v128 {
+  const clamped = f32x4.pmax(f32x4.splat(-127), x);
+  // n + 127 are the exponent's bits of 2^n, and none of them is set for the least n.
+  const shifted = f32x4.add(clamped, f32x4.splat(12582912 + 127));
+  const r = f32x4.sub(clamped, f32x4.sub(shifted, f32x4.splat(12582912 + 127)));
+  let p = f32x4.splat(1.544488548e-4);
+  p = madd4(p, r, f32x4.splat(1.338130431e-3));
+  p = madd4(p, r, f32x4.splat(9.618103251e-3));
+  p = madd4(p, r, f32x4.splat(5.550381012e-2));
+  p = madd4(p, r, f32x4.splat(2.40226507e-1));
+  p = madd4(p, r, f32x4.splat(6.931471806e-1));
+  p = madd4(p, r, f32x4.splat(1.0));
+  return f32x4.mul(p, i32x4.shl(shifted, 23));
 }
 
 /** x / (1 + e^−x) in each lane. */

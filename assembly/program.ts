@@ -33,7 +33,7 @@ import {
   ATTENTION_QK_CHANNELS,
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
-  ATTENTION_SCORES,
+  ATTENTION_SCRATCH,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
@@ -112,9 +112,10 @@ import {
   QUANTIZE_OUT,
   ROPE_ANGLES,
   ROPE_CHANNELS,
-  ROPE_DATA,
   ROPE_HEADS,
-  ROPE_SHARE,
+  ROPE_K,
+  ROPE_KV_HEADS,
+  ROPE_Q,
   ROPE_UNIT_BYTES,
   ROPE_UNITS,
   SCAN_A,
@@ -282,16 +283,17 @@ export function emit_unit_cols(stack: u32, role: u32, bias: usize, input: usize,
   if (bias != 0) store<u32>(op, fixed_tensor_ptr(bias) as u32, MATMUL_BIAS);
 }
 
-/** Rotates data[rows, kept, heads, channels] in place by the stack's angles; `share` heads in a row have the same. */
-export function emit_rope(stack: u32, angles: usize, data: usize, heads: u32, share: u32): void {
+/** Rotates q[rows, kept, heads, channels] and k[rows, kept, kvHeads, channels] in place by the stack's angles. */
+export function emit_rope(stack: u32, angles: usize, heads: u32, kvHeads: u32, q: usize, k: usize): void {
   const op = append(OP_ROPE, 0);
-  store<u32>(op, data as u32, ROPE_DATA);
+  store<u32>(op, q as u32, ROPE_Q);
+  store<u32>(op, k as u32, ROPE_K);
   store<u32>(op, cut_kept(stack), ROPE_UNITS);
   store<u32>(op, heads, ROPE_HEADS);
+  store<u32>(op, kvHeads, ROPE_KV_HEADS);
   store<u32>(op, stack_channels(stack), ROPE_CHANNELS);
   store<u32>(op, unit_tensor_ptr(stack, angles), ROPE_ANGLES);
   store<u32>(op, stack_unit_bytes(stack), ROPE_UNIT_BYTES);
-  store<u32>(op, share, ROPE_SHARE);
 }
 
 /** Attention of the step's rows over the cache; shapes: OP_ATTENTION. */
@@ -307,7 +309,7 @@ export function emit_attention(
   out: usize,
   kCache: usize,
   vCache: usize,
-  scores: usize,
+  scratch: usize,
 ): void {
   const op = append(OP_ATTENTION, 0);
   store<u32>(op, q as u32, ATTENTION_Q);
@@ -320,7 +322,7 @@ export function emit_attention(
   store<u32>(op, stack_channels(voStack), ATTENTION_VO_CHANNELS);
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
-  store<u32>(op, scores as u32, ATTENTION_SCORES);
+  store<u32>(op, scratch as u32, ATTENTION_SCRATCH);
   store<u32>(op, shape_context(), ATTENTION_CONTEXT);
   store<f32>(op, scale, ATTENTION_SCALE);
   store<u32>(op, heads, ATTENTION_HEADS);
@@ -343,11 +345,11 @@ export function emit_squared_relu(data: usize, width: u32): void {
 }
 
 /** Causal convolution of data[rows, kept, channels of all heads] in place, by the units' taps; takes its state. */
-export function emit_conv(stack: u32, role: u32, data: usize): void {
+export function emit_conv(flags: u32, stack: u32, role: u32, data: usize): void {
   const weight = stack_tensor(stack, role);
   const channels = load<u32>(weight, TENSOR_COLS);
   const taps = load<u32>(weight, TENSOR_ROWS) - 1;
-  const op = append(OP_CONV, 0);
+  const op = append(OP_CONV, flags);
   store<u32>(op, data as u32, CONV_DATA);
   store<u32>(op, cut_kept(stack), CONV_UNITS);
   store<u32>(op, channels, CONV_CHANNELS);
@@ -358,8 +360,8 @@ export function emit_conv(stack: u32, role: u32, data: usize): void {
 }
 
 /** dt[rows, heads] = clamp(softplus(dt + bias), least, most); bias: tensor of the fixed part. */
-export function emit_step_size(dt: usize, bias: usize, least: f32, most: f32): void {
-  const op = append(OP_STEP_SIZE, 0);
+export function emit_step_size(flags: u32, dt: usize, bias: usize, least: f32, most: f32): void {
+  const op = append(OP_STEP_SIZE, flags);
   store<u32>(op, dt as u32, STEP_SIZE_DATA);
   store<u32>(op, load<u32>(bias, TENSOR_COLS), STEP_SIZE_HEADS);
   store<u32>(op, fixed_tensor_ptr(bias) as u32, STEP_SIZE_BIAS);

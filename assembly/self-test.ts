@@ -24,7 +24,7 @@ import {
   QUANTIZE_IN,
   QUANTIZE_OUT,
 } from "./abi";
-import { MATMUL_SCRATCH_BYTES, matmul } from "./kernels/matmul";
+import { matmul } from "./kernels/matmul";
 import { codes_row_bytes, quantize } from "./kernels/quantize";
 import { arena_base, memory_reach } from "./memory";
 import { group_bytes } from "./pack";

@@ -40,7 +40,7 @@ export function thread_index(): u32 {
 
 /** Begins a step with all threads that are ready. Those that are not yet will be in a later one. */
 export function threads_begin(program: usize, ops: u32, rows: usize, count: u32, outputs: u32): void {
-  threads = atomic.load<u32>(board + READY) + 1;
+  threads = threads_ready();
   if (threads == 1) return;
   store<u32>(board, program as u32, PROGRAM);
   store<u32>(board, ops, OPS);
@@ -57,6 +57,11 @@ export function threads_join(): bool {
   seen = atomic.load<u32>(board + STEP);
   index = atomic.add<u32>(board + READY, 1) + 1;
   return index < THREADS_MAX;
+}
+
+/** Threads that take part in the next step, this one among them. */
+export function threads_ready(): u32 {
+  return atomic.load<u32>(board + READY) + 1;
 }
 
 /** Waits for the next step that this thread has a part in; false when there will be none. */

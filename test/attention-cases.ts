@@ -1,4 +1,5 @@
-// The cases of attention, which test/cases.ts lists: head ratios, cut heads, several sequences, caches with a past.
+// The cases of attention, which test/cases.ts lists: head ratios, cut heads, several sequences, caches with a past, and
+// positions round the blocks in which the cache lies.
 
 import {
   ATTENTION_CONTEXT,
@@ -11,7 +12,7 @@ import {
   ATTENTION_QK_CHANNELS,
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
-  ATTENTION_SCORES,
+  ATTENTION_SCRATCH,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
@@ -42,6 +43,8 @@ export interface AttentionSpec {
   vo: [units: number, channels: number];
   /** Of each sequence: positions in the cache, and rows of this step. */
   sequences: [before: number, rows: number][];
+  /** The rows of a sequence follow each other; otherwise the sequences take turns. */
+  runs?: boolean;
   /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
   size?: number;
 }
@@ -62,54 +65,66 @@ export const ATTENTIONS: AttentionSpec[] = [
     ],
   },
   { heads: 2, kvHeads: 1, qk: [2, 16], vo: [2, 16], sequences: [[64, 64]] },
+  ...[31, 32, 33, 62, 63, 64, 199].map((before): AttentionSpec => {
+    return { heads: 14, kvHeads: 2, qk: [4, 16], vo: [4, 16], sequences: [[before, 1]] };
+  }),
+  { heads: 7, kvHeads: 1, qk: [3, 4], vo: [3, 4], sequences: [[0, 65]] },
+  { heads: 8, kvHeads: 2, qk: [5, 2], vo: [1, 17], sequences: [[190, 11]] },
+  { heads: 3, kvHeads: 3, qk: [1, 8], vo: [1, 6], sequences: [[20, 50]], size: 30 },
+  {
+    ...{ heads: 4, kvHeads: 2, qk: [1, 6], vo: [2, 4], runs: true },
+    sequences: [
+      [30, 5],
+      [0, 40],
+      [63, 1],
+      [95, 3],
+    ],
+  },
 ];
 
-export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
-  const { heads, kvHeads, qk, vo, sequences, size = 1 } = spec;
-  const [kFloats, vFloats] = [kvHeads * qk[0] * qk[1], kvHeads * vo[0] * vo[1]];
-  const [qFloats, outFloats] = [heads * qk[0] * qk[1], heads * vo[0] * vo[1]];
-  const context = Math.max(...sequences.map(([before, rows]) => before + rows)) + 2;
-  const scale = Math.fround(1 / Math.sqrt(Math.max(1, qk[0] * qk[1]) + 3)); // as if the head had been cut
-  // The rows of the sequences take turns, each in its own order.
-  const rows: Row[] = [];
-  for (let turn = 0; turn < Math.max(...sequences.map(([, count]) => count)); turn++)
-    for (const [sequence, [before, count]] of sequences.entries())
-      if (turn < count) rows.push(row({ sequence, position: before + turn }));
-  const q = normals(rows.length * qFloats, r).map((value) => size * value);
-  const k = normals(rows.length * kFloats, r);
-  const v = normals(rows.length * vFloats, r);
-  // What no row may see is NaN.
-  const filled = (floats: number) =>
-    Float32Array.from({ length: sequences.length * context * floats }, (_, i) => {
-      const position = Math.floor(i / floats) % context;
-      return position < sequences[Math.floor(i / floats / context)][0] ? r.normal() : Number.NaN;
-    });
-  const caches = { k: filled(kFloats), v: filled(vFloats) };
-  const [kAfter, vAfter] = [caches.k.slice(), caches.v.slice()];
-  for (const [t, { sequence, position }] of rows.entries()) {
-    kAfter.set(k.subarray(t * kFloats, (t + 1) * kFloats), (sequence * context + position) * kFloats);
-    vAfter.set(v.subarray(t * vFloats, (t + 1) * vFloats), (sequence * context + position) * vFloats);
-  }
+/** f32 of scratch of a thread. */
+export function attentionScratch({ qk, vo }: AttentionSpec): number {
+  return 16 * (qk[0] * qk[1] + 32 + filledUp(vo[0] * vo[1], 8) + 3);
+}
 
-  const values = new Float64Array(rows.length * outFloats);
-  const bound = new Float64Array(values.length);
+export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
+  const { heads, kvHeads, qk, vo, sequences, runs = false, size = 1 } = spec;
+  const [dims, vDims] = [qk[0] * qk[1], vo[0] * vo[1]];
+  const [kFloats, vFloats, qFloats, outFloats] = [kvHeads * dims, kvHeads * vDims, heads * dims, heads * vDims];
+  const context = Math.max(...sequences.map(([before, count]) => before + count)) + 2;
+  const scale = Math.fround(1 / Math.sqrt(Math.max(1, dims) + 3)); // as if the head had been cut
+  const rows: Row[] = sequences.flatMap(([before, count], sequence) =>
+    Array.from({ length: count }, (_, turn) => row({ sequence, position: before + turn })),
+  );
+  const turnOf = ({ sequence, position }: Row) => position - sequences[sequence][0];
+  if (!runs) rows.sort((a, b) => turnOf(a) - turnOf(b) || a.sequence - b.sequence);
+  const q = normals(rows.length * qFloats, r).map((value) => size * value);
+  // Of each sequence: [positions, kvHeads, dims].
+  const keys = sequences.map(([before, count]) => normals((before + count) * kFloats, r));
+  const values = sequences.map(([before, count]) => normals((before + count) * vFloats, r));
+  const k = new Float32Array(rows.length * kFloats);
+  const v = new Float32Array(rows.length * vFloats);
+  const want = new Float64Array(rows.length * outFloats);
+  const bound = new Float64Array(want.length);
   for (const [t, { sequence, position }] of rows.entries()) {
-    const keys = position + 1;
-    const start = sequence * context;
-    const sizes = { queries: 1, keys, heads, kvHeads, dims: qk[0] * qk[1], vDims: vo[0] * vo[1], scale };
+    const seen = position + 1;
+    const ks = Float64Array.from(keys[sequence].subarray(0, seen * kFloats));
+    const vs = Float64Array.from(values[sequence].subarray(0, seen * vFloats));
+    k.set(toUnits(ks.subarray(position * kFloats), kvHeads, qk), t * kFloats);
+    v.set(toUnits(vs.subarray(position * vFloats), kvHeads, vo), t * vFloats);
+    const sizes = { queries: 1, keys: seen, heads, kvHeads, dims, vDims, scale };
     const query = byHead(q.subarray(t * qFloats, (t + 1) * qFloats), 1, heads, qk);
-    const ks = byHead(kAfter.subarray(start * kFloats, (start + keys) * kFloats), keys, kvHeads, qk);
-    const vs = byHead(vAfter.subarray(start * vFloats, (start + keys) * vFloats), keys, kvHeads, vo);
-    const out = reference.attention(query, ks, vs, sizes);
+    want.set(toUnits(reference.attention(query, ks, vs, sizes), heads, vo), t * outFloats);
     const loose = reference.attention(query, ks, vs.map(Math.abs), sizes);
     const error = attentionError(query, ks, sizes);
-    toUnits(out, heads, vo).forEach((value, i) => {
-      values[t * outFloats + i] = value;
-    });
-    toUnits(loose, heads, vo).forEach((value, i) => {
-      bound[t * outFloats + i] = error * value + keys * TINY;
-    });
+    bound.set(
+      toUnits(loose, heads, vo).map((value) => error * value + seen * TINY),
+      t * outFloats,
+    );
   }
+  const before = (of: Float32Array[], floats: number) =>
+    of.map((numbers, sequence) => numbers.subarray(0, sequences[sequence][0] * floats));
+  const shape = { kvHeads, context };
   return {
     ...NOTHING,
     op: OP_ATTENTION,
@@ -125,26 +140,66 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
       { at: ATTENTION_VO_CHANNELS, word: vo[1] },
       { at: ATTENTION_K_CACHE, buffer: "kCache" },
       { at: ATTENTION_V_CACHE, buffer: "vCache" },
-      { at: ATTENTION_SCORES, buffer: "scores" },
+      { at: ATTENTION_SCRATCH, buffer: "scratch" },
       { at: ATTENTION_CONTEXT, word: context },
       { at: ATTENTION_SCALE, float: scale },
       { at: ATTENTION_HEADS, word: heads },
       { at: ATTENTION_KV_HEADS, word: kvHeads },
     ],
     buffers: {
-      ...{ q: bytesOf(q), k: bytesOf(k), v: bytesOf(v), out: garbage(values.length, r) },
-      ...{ kCache: bytesOf(caches.k), vCache: bytesOf(caches.v), scores: garbage(context, r) },
+      ...{ q: bytesOf(q), k: bytesOf(k), v: bytesOf(v), out: garbage(want.length, r) },
+      kCache: bytesOf(keyCache(before(keys, kFloats), dims, shape)),
+      vCache: bytesOf(valueCache(before(values, vFloats), vDims, shape)),
+      scratch: garbage(attentionScratch(spec), r),
     },
-    scratch: ["scores"],
+    scratch: ["scratch"],
     want: {
-      out: { values, bound },
-      kCache: exactly(Float64Array.from(kAfter)),
-      vCache: exactly(Float64Array.from(vAfter)),
+      out: { values: want, bound },
+      kCache: exactly(Float64Array.from(keyCache(keys, dims, shape))),
+      vCache: exactly(Float64Array.from(valueCache(values, vDims, shape))),
     },
   };
 }
 
-/** Relative error of a softmax's sums: twice that of a power, and the roundings of as many terms as there are keys. */
+interface CacheShape {
+  kvHeads: number;
+  context: number;
+}
+
+/** keys: of each sequence [positions, kvHeads, dims]. Layout: assembly/kv-cache.ts; NaN where no row may look. */
+function keyCache(keys: Float32Array[], dims: number, { kvHeads, context }: CacheShape): Float32Array {
+  const positions = filledUp(context, 32);
+  const cache = new Float32Array(keys.length * kvHeads * positions * dims).fill(Number.NaN);
+  for (const [sequence, numbers] of keys.entries())
+    numbers.forEach((number, i) => {
+      const [position, kvHead, dim] = [Math.floor(i / dims / kvHeads), Math.floor(i / dims) % kvHeads, i % dims];
+      const group = ((sequence * kvHeads + kvHead) * positions) / 8 + Math.floor(position / 8);
+      cache[(group * dims + dim) * 8 + (position % 8)] = number;
+    });
+  return cache;
+}
+
+function valueCache(values: Float32Array[], dims: number, { kvHeads, context }: CacheShape): Float32Array {
+  const blocks = filledUp(context, 32) / 32;
+  const groups = filledUp(dims, 8) / 8;
+  const cache = new Float32Array(values.length * kvHeads * blocks * groups * 32 * 8).fill(Number.NaN);
+  for (const [sequence, numbers] of values.entries())
+    numbers.forEach((number, i) => {
+      const [position, kvHead, dim] = [Math.floor(i / dims / kvHeads), Math.floor(i / dims) % kvHeads, i % dims];
+      const block = (sequence * kvHeads + kvHead) * blocks + Math.floor(position / 32);
+      cache[((block * groups + Math.floor(dim / 8)) * 32 + (position % 32)) * 8 + (dim % 8)] = number;
+    });
+  return cache;
+}
+
+function filledUp(count: number, unit: number): number {
+  return Math.ceil(count / unit) * unit;
+}
+
+/**
+ * Relative error of a softmax's sums: twice that of a power, the roundings of as many terms as there are keys, and of as
+ * many corrections by a power as there are further blocks of 32 keys.
+ */
 function attentionError(q: Float64Array, k: Float64Array, sizes: reference.AttentionSizes): number {
   const { keys, heads, kvHeads, dims, scale } = sizes;
   let most = 0; // of Σ|q||k|
@@ -156,5 +211,5 @@ function attentionError(q: Float64Array, k: Float64Array, sizes: reference.Atten
       most = Math.max(most, sum);
     }
   const power = 2 * (dims + 4) * U * most * scale + 4 * U;
-  return Math.expm1(2 * power) + (2 * keys + 10) * U;
+  return Math.expm1(2 * power) + (2 * keys + 12 * Math.floor((keys - 1) / 32) + 10) * U;
 }

@@ -47,9 +47,10 @@ import {
   QUANTIZE_OUT,
   ROPE_ANGLES,
   ROPE_CHANNELS,
-  ROPE_DATA,
   ROPE_HEADS,
-  ROPE_SHARE,
+  ROPE_K,
+  ROPE_KV_HEADS,
+  ROPE_Q,
   ROPE_UNIT_BYTES,
   ROPE_UNITS,
   SELECT_IN,
@@ -296,23 +297,23 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, coded: boo
 interface RopeSpec {
   units: number;
   heads: number;
-  share: number;
+  kvHeads: number;
   channels: number;
 }
 
 const ROPES: RopeSpec[] = [
-  { units: 1, heads: 1, share: 1, channels: 2 },
-  { units: 3, heads: 4, share: 2, channels: 6 },
-  { units: 2, heads: 6, share: 6, channels: 4 },
-  { units: 5, heads: 3, share: 1, channels: 16 },
-  { units: 0, heads: 2, share: 1, channels: 8 },
+  { units: 1, heads: 1, kvHeads: 1, channels: 2 },
+  { units: 3, heads: 4, kvHeads: 2, channels: 6 },
+  { units: 2, heads: 6, kvHeads: 1, channels: 4 },
+  { units: 5, heads: 3, kvHeads: 3, channels: 16 },
+  { units: 4, heads: 14, kvHeads: 2, channels: 16 },
+  { units: 1, heads: 8, kvHeads: 2, channels: 26 },
+  { units: 0, heads: 2, kvHeads: 2, channels: 8 },
 ];
 
-function ropeCase({ units, heads, share, channels }: RopeSpec, r: Random): OpCase {
+function ropeCase({ units, heads, kvHeads, channels }: RopeSpec, r: Random): OpCase {
   const positions = [0, 1, 17, 2047, 131071];
-  const kvHeads = heads / share;
   const pairs = channels / 2;
-  const x = normals(positions.length * units * heads * channels, r);
   // Of a unit: angles between other things, one of them 0.
   const unitBytes = align(kvHeads * pairs * 4) + ALIGN;
   const angles = Array.from({ length: units }, () =>
@@ -321,39 +322,43 @@ function ropeCase({ units, heads, share, channels }: RopeSpec, r: Random): OpCas
   const data = garbage(Math.max(1, (units * unitBytes) / 4), r);
   for (const [u, values] of angles.entries()) data.set(bytesOf(values), u * unitBytes);
 
-  const values = new Float64Array(x.length);
-  const bound = new Float64Array(x.length);
-  const unitFloats = heads * channels;
-  for (const [t, position] of positions.entries()) {
-    for (let u = 0; u < units; u++) {
-      const from = (t * units + u) * unitFloats;
-      const part = Float64Array.from(x.subarray(from, from + unitFloats));
-      values.set(reference.rope(part, [position], Float64Array.from(angles[u]), heads, kvHeads, channels), from);
-      for (let i = 0; i < unitFloats; i++) {
-        const channel = i % channels;
-        const pair = channel % pairs;
-        const head = Math.floor(i / channels);
-        const radians = position * angles[u][Math.floor(head / share) * pairs + pair];
-        const size = Math.abs(part[i]) + Math.abs(part[i - channel + ((channel + pairs) % channels)]);
-        bound[from + i] = (radians + 4) * U * size; // the angle is rounded to f32
+  const rotated = (x: Float32Array, count: number) => {
+    const values = new Float64Array(x.length);
+    const bound = new Float64Array(x.length);
+    const unitFloats = count * channels;
+    for (const [t, position] of positions.entries()) {
+      for (let u = 0; u < units; u++) {
+        const from = (t * units + u) * unitFloats;
+        const part = Float64Array.from(x.subarray(from, from + unitFloats));
+        const radians = Float64Array.from(angles[u], (angle) => Math.fround(position * angle));
+        values.set(reference.rope(part, [1], radians, count, kvHeads, channels), from);
+        for (let i = 0; i < unitFloats; i++) {
+          // Of sine and cosine one unit in the last place, and two roundings.
+          const other = part[i - (i % channels) + ((i + pairs) % channels)];
+          bound[from + i] = 4 * U * (Math.abs(part[i]) + Math.abs(other));
+        }
       }
     }
-  }
+    return { values, bound };
+  };
+  const q = normals(positions.length * units * heads * channels, r);
+  const k = normals(positions.length * units * kvHeads * channels, r);
   return {
     ...NOTHING,
     op: OP_ROPE,
     rows: positions.map((position) => row({ position })),
     fields: [
-      { at: ROPE_DATA, buffer: "data" },
+      { at: ROPE_Q, buffer: "q" },
+      { at: ROPE_K, buffer: "k" },
       { at: ROPE_UNITS, word: units },
       { at: ROPE_HEADS, word: heads },
+      { at: ROPE_KV_HEADS, word: kvHeads },
       { at: ROPE_CHANNELS, word: channels },
       { at: ROPE_ANGLES, buffer: "angles" },
       { at: ROPE_UNIT_BYTES, word: unitBytes },
-      { at: ROPE_SHARE, word: share },
     ],
-    buffers: { data: bytesOf(x), angles: data },
-    want: { data: { values, bound } },
+    buffers: { q: bytesOf(q), k: bytesOf(k), angles: data },
+    want: { q: rotated(q, heads), k: rotated(k, kvHeads) },
   };
 }
 
@@ -426,11 +431,11 @@ export const CASES: readonly CaseSpec[] = [
     ),
   ),
   ...ROPES.map((spec, i) => ({
-    name: `rope ${spec.units} units of ${spec.heads} heads × ${spec.channels}, ${spec.share} share`,
+    name: `rope ${spec.units} units of ${spec.heads}/${spec.kvHeads} heads × ${spec.channels}`,
     make: () => ropeCase(spec, random(5000 + i)),
   })),
   ...ATTENTIONS.map((spec, i) => ({
-    name: `attention ${spec.heads}/${spec.kvHeads} heads, qk ${spec.qk}, vo ${spec.vo}, sequences ${spec.sequences.join(" ")}`,
+    name: `attention ${spec.heads}/${spec.kvHeads} heads, qk ${spec.qk}, vo ${spec.vo}, sequences ${spec.sequences.join(" ")}${spec.runs ? " in runs" : ""}`,
     make: () => attentionCase(spec, random(6000 + i)),
   })),
   ...[1, 3, 4, 31, 64].flatMap((width) =>

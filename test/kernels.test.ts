@@ -26,6 +26,7 @@ import {
   ROW_TOKEN,
 } from "../assembly/abi";
 import { f32FromF16 } from "../packs/quantize";
+import { ATTENTIONS, attentionScratch } from "./attention-cases";
 import type { Field, OpCase } from "./case";
 import { CASES, MATMUL_SCRATCH_BYTES } from "./cases";
 import { close, loadTestModule, type TestModule } from "./harness";
@@ -113,8 +114,14 @@ for (const name of new Set(CASES.map((spec) => spec.name.split(" ")[0]))) {
   });
 }
 
-test("the cases give matrices the scratch that the core gives them", () => {
-  for (const { exports } of MODULES) assert.equal(exports.matmul_scratch_bytes(), MATMUL_SCRATCH_BYTES);
+test("the cases give ops the scratch that the core gives them", () => {
+  for (const { exports } of MODULES) {
+    assert.equal(exports.matmul_scratch_bytes(), MATMUL_SCRATCH_BYTES);
+    for (const spec of ATTENTIONS) {
+      const floats = exports.attention_scratch_floats(spec.qk[0] * spec.qk[1], spec.vo[0] * spec.vo[1]);
+      assert.equal(floats, attentionScratch(spec));
+    }
+  }
 });
 
 /** Distance in units in the last place of f32 at `want`. */
@@ -146,6 +153,19 @@ for (const module of MODULES) {
       });
     }
     context.diagnostic(`${worst.toFixed(2)} units at most`);
+  });
+
+  test(`powers of 2 are within 2 units in the last place (${module.kind})`, (context) => {
+    const input = Float32Array.from({ length: 100000 }, (_, i) => (i < 400 ? -(2 ** (7 - i / 2.9)) : (i - 1e5) / 800));
+    let worst = 0;
+    map("power4_all", input).forEach((got, i) => {
+      if (input[i] < -126) assert.ok(got < 2 ** -125, `${input[i]}: ${got}`);
+      else worst = Math.max(worst, ulps(got, 2 ** input[i]));
+    });
+    assert.ok(worst <= 2, `${worst} units off`);
+    context.diagnostic(`${worst.toFixed(2)} units at most`);
+    const far = map("power4_all", Float32Array.of(Number.NEGATIVE_INFINITY, -1e30, -127, 0));
+    assert.deepEqual([...far], [0, 0, 0, 1]);
   });
 
   test(`exp of what is out of range, and of NaN (${module.kind})`, () => {

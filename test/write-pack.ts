@@ -214,8 +214,8 @@ export function memorySource(bytes: Uint8Array, name = "test.snug"): MemorySourc
   };
 }
 
-export function openBytes(bytes: Uint8Array, name?: string): Promise<Pack> {
-  return Pack.open(memorySource(bytes, name), testHost);
+export function openBytes(bytes: Uint8Array, name?: string, host: Host = testHost): Promise<Pack> {
+  return Pack.open(memorySource(bytes, name), host);
 }
 
 /** The pruning rate that keeps the first `units` units, no more and no fewer. */

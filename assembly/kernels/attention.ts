@@ -1,4 +1,9 @@
 // Attention of a step's rows over the KV cache: every row attends to the positions of its own sequence up to its own.
+//
+// A query is one head of one row. Queries of a kv head and a sequence are taken in tiles, tiles go over the cache block
+// by block, and a query's softmax is corrected whenever a block has a larger score (arXiv 2205.14135). Both products,
+// queries × keys and weights × values, are one function over panels of eight columns. What is done for a query does not
+// depend on its tile, so neither does it on the threads.
 
 import {
   ATTENTION_CONTEXT,
@@ -11,7 +16,7 @@ import {
   ATTENTION_QK_CHANNELS,
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
-  ATTENTION_SCORES,
+  ATTENTION_SCRATCH,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
@@ -20,181 +25,290 @@ import {
   ROW_POSITION,
   ROW_SEQUENCE,
 } from "../abi";
-import { cache_ptr } from "../kv-cache";
-import { exp1, exp4, sum4 } from "../math";
+import { CACHE_BLOCK, CACHE_LANES, cache_key, cache_ptr, cache_value, cache_value_dims } from "../kv-cache";
+import { madd4, power4, sum4 } from "../math";
+import { share_end, share_start, thread_index, threads_meet } from "../threads";
+
+/** Most queries of a tile. */
+const TILE: u32 = 16;
+const SCORES_BYTES: u32 = CACHE_BLOCK * 4; // of one query
+const LANES_BYTES: u32 = CACHE_LANES * 4;
+const LOG2_E: f32 = 1.4426950408889634;
+
+/** f32 of scratch that a thread wants for heads of so many kept dims. */
+export function attention_scratch_floats(qkDims: u32, voDims: u32): u32 {
+  return TILE * (qkDims + CACHE_BLOCK + cache_value_dims(voDims) + 3);
+}
 
 /** OP_ATTENTION over `count` rows. */
 export function attention(op: usize, steps: usize, count: u32): void {
+  store_rows(op, steps, count);
+  threads_meet();
   const heads = load<u32>(op, ATTENTION_HEADS);
+  const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
+  const share = heads / kvHeads;
+  // Queries are numbered by kv head, row, head of the kv head.
+  const end = share_end(count * heads);
+  for (let first = share_start(count * heads); first < end; ) {
+    const kvHead = first / (count * share);
+    const query = first % (count * share);
+    const most = min(min(count * share - query, end - first), TILE);
+    const sequence = load<u32>(steps + (query / share) * ROW_BYTES, ROW_SEQUENCE);
+    let queries: u32 = 1;
+    while (queries < most && load<u32>(steps + ((query + queries) / share) * ROW_BYTES, ROW_SEQUENCE) == sequence)
+      queries++;
+    attend(op, steps, kvHead, sequence, query, queries);
+    first += queries;
+  }
+}
+
+/** Stores k and v of the rows in the cache: this thread's share of them. */
+function store_rows(op: usize, steps: usize, count: u32): void {
+  const context = load<u32>(op, ATTENTION_CONTEXT);
   const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
   const qkUnits = load<u32>(op, ATTENTION_QK_UNITS);
   const qkChannels = load<u32>(op, ATTENTION_QK_CHANNELS);
   const voUnits = load<u32>(op, ATTENTION_VO_UNITS);
   const voChannels = load<u32>(op, ATTENTION_VO_CHANNELS);
-  const kCache: usize = load<u32>(op, ATTENTION_K_CACHE);
-  const vCache: usize = load<u32>(op, ATTENTION_V_CACHE);
-  const scores: usize = load<u32>(op, ATTENTION_SCORES);
-  const scale = load<f32>(op, ATTENTION_SCALE);
+  const qkDims = qkUnits * qkChannels;
+  const voDims = cache_value_dims(voUnits * voChannels);
+  const end = share_end(count * kvHeads);
+  for (let i = share_start(count * kvHeads); i < end; i++) {
+    const t = i / kvHeads;
+    const kvHead = i % kvHeads;
+    const position = load<u32>(steps + t * ROW_BYTES, ROW_POSITION);
+    const sequence = load<u32>(steps + t * ROW_BYTES, ROW_SEQUENCE);
+    let from: usize = load<u32>(op, ATTENTION_K) + (t * qkUnits * kvHeads + kvHead) * qkChannels * 4;
+    let key =
+      cache_ptr(load<u32>(op, ATTENTION_K_CACHE), context, kvHeads, qkDims, sequence, kvHead) +
+      cache_key(position, qkDims);
+    for (let u: u32 = 0; u < qkUnits; u++) {
+      for (let c: u32 = 0; c < qkChannels; c++) {
+        store<f32>(key, load<f32>(from + c * 4));
+        key += LANES_BYTES;
+      }
+      from += kvHeads * qkChannels * 4;
+    }
+    from = load<u32>(op, ATTENTION_V) + (t * voUnits * kvHeads + kvHead) * voChannels * 4;
+    const values = cache_ptr(load<u32>(op, ATTENTION_V_CACHE), context, kvHeads, voDims, sequence, kvHead);
+    for (let u: u32 = 0; u < voUnits; u++) {
+      for (let c: u32 = 0; c < voChannels; c++)
+        store<f32>(values + cache_value(position, voDims, u * voChannels + c), load<f32>(from + c * 4));
+      from += kvHeads * voChannels * 4;
+    }
+  }
+}
+
+/** One tile: `queries` of a kv head and a sequence, from number `first` on. */
+function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32, queries: u32): void {
   const context = load<u32>(op, ATTENTION_CONTEXT);
-  const kFloats = kvHeads * qkUnits * qkChannels;
-  const vFloats = kvHeads * voUnits * voChannels;
-  const qBytes = heads * qkUnits * qkChannels * 4;
-  const outBytes = heads * voUnits * voChannels * 4;
+  const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
+  const share = load<u32>(op, ATTENTION_HEADS) / kvHeads;
+  const qkDims = load<u32>(op, ATTENTION_QK_UNITS) * load<u32>(op, ATTENTION_QK_CHANNELS);
+  const voDims = load<u32>(op, ATTENTION_VO_UNITS) * load<u32>(op, ATTENTION_VO_CHANNELS);
+  const outDims = cache_value_dims(voDims);
+  const qBytes = qkDims * 4;
+  const outBytes = outDims * 4;
+  const q = load<u32>(op, ATTENTION_SCRATCH) + thread_index() * attention_scratch_floats(qkDims, voDims) * 4;
+  const scores: usize = q + TILE * qBytes; // [TILE][CACHE_BLOCK], then the weights
+  const out: usize = scores + TILE * SCORES_BYTES; // [TILE][outDims]
+  const mosts: usize = out + TILE * outBytes; // [TILE]: largest score so far
+  const sums: usize = mosts + TILE * 4; // [TILE]: of the weights
+  const ends: usize = sums + TILE * 4; // [TILE] of u32: positions that the query attends to
 
-  const k: usize = load<u32>(op, ATTENTION_K);
-  const v: usize = load<u32>(op, ATTENTION_V);
-  for (let t: u32 = 0; t < count; t++) {
-    const row = steps + t * ROW_BYTES;
-    const position = load<u32>(row, ROW_POSITION);
-    const sequence = load<u32>(row, ROW_SEQUENCE);
-    memory.copy(
-      cache_ptr(kCache, sequence, context, kFloats) + position * kFloats * 4,
-      k + t * kFloats * 4,
-      kFloats * 4,
-    );
-    memory.copy(
-      cache_ptr(vCache, sequence, context, vFloats) + position * vFloats * 4,
-      v + t * vFloats * 4,
-      vFloats * 4,
-    );
+  gather(op, kvHead, first, queries, q);
+  memory.fill(out, 0, queries * outBytes);
+  let positions: u32 = 0; // the last query's: rows of a sequence ascend
+  for (let i: u32 = 0; i < queries; i++) {
+    positions = load<u32>(steps + ((first + i) / share) * ROW_BYTES, ROW_POSITION) + 1;
+    store<f32>(mosts + i * 4, -Infinity);
+    store<f32>(sums + i * 4, 0);
+    store<u32>(ends + i * 4, positions);
   }
-
-  const share = heads / kvHeads;
-  let q: usize = load<u32>(op, ATTENTION_Q);
-  let out: usize = load<u32>(op, ATTENTION_OUT);
-  for (let t: u32 = 0; t < count; t++) {
-    const row = steps + t * ROW_BYTES;
-    const positions = load<u32>(row, ROW_POSITION) + 1;
-    const sequence = load<u32>(row, ROW_SEQUENCE);
-    const keys = cache_ptr(kCache, sequence, context, kFloats);
-    const values = cache_ptr(vCache, sequence, context, vFloats);
-    memory.fill(out, 0, outBytes);
-    for (let h: u32 = 0; h < heads; h++) {
-      const kvHead = h / share;
-      for (let i: u32 = 0; i < positions; i++) store<f32>(scores + i * 4, 0);
-      for (let u: u32 = 0; u < qkUnits; u++) {
-        const head = q + (u * heads + h) * qkChannels * 4;
-        const key = keys + (u * kvHeads + kvHead) * qkChannels * 4;
-        add_scores(scores, head, key, kFloats * 4, qkChannels, positions);
-      }
-      const sum = softmax(scores, positions, scale);
-      for (let u: u32 = 0; u < voUnits; u++) {
-        const value = values + (u * kvHeads + kvHead) * voChannels * 4;
-        add_values(out + (u * heads + h) * voChannels * 4, scores, value, vFloats * 4, voChannels, positions, 1 / sum);
-      }
+  let keys = cache_ptr(load<u32>(op, ATTENTION_K_CACHE), context, kvHeads, qkDims, sequence, kvHead);
+  let values = cache_ptr(load<u32>(op, ATTENTION_V_CACHE), context, kvHeads, outDims, sequence, kvHead);
+  for (let start: u32 = 0; start < positions; start += CACHE_BLOCK) {
+    const block = min(positions - start, CACHE_BLOCK);
+    memory.fill(scores, 0, queries * SCORES_BYTES);
+    for (let p: u32 = 0; p < block; p += CACHE_LANES)
+      multiply(queries, q, qBytes, keys + p * qBytes, qkDims, scores + p * 4, SCORES_BYTES);
+    for (let i: u32 = 0; i < queries; i++) {
+      const end = load<u32>(ends + i * 4);
+      const seen = end - min(end, start);
+      weigh(scores + i * SCORES_BYTES, seen, mosts + i * 4, sums + i * 4, out + i * outBytes, outBytes);
     }
-    q += qBytes;
+    for (let d: u32 = 0; d < outDims; d += CACHE_LANES)
+      multiply(queries, scores, SCORES_BYTES, values + d * SCORES_BYTES, block, out + d * 4, outBytes);
+    keys += CACHE_BLOCK * qBytes;
+    values += CACHE_BLOCK * outBytes;
+  }
+  scatter(op, kvHead, first, queries, out, outBytes, sums);
+}
+
+/** q[i] = query first + i × scale × log2 e, the units' dims side by side: scores are powers of 2. */
+function gather(op: usize, kvHead: u32, first: u32, queries: u32, q: usize): void {
+  const heads = load<u32>(op, ATTENTION_HEADS);
+  const share = heads / load<u32>(op, ATTENTION_KV_HEADS);
+  const units = load<u32>(op, ATTENTION_QK_UNITS);
+  const bytes = load<u32>(op, ATTENTION_QK_CHANNELS) * 4;
+  const scale = load<f32>(op, ATTENTION_SCALE) * LOG2_E;
+  for (let i = first; i < first + queries; i++) {
+    let from: usize = load<u32>(op, ATTENTION_Q) + ((i / share) * units * heads + kvHead * share + (i % share)) * bytes;
+    for (let u: u32 = 0; u < units; u++) {
+      scaled(from, bytes, scale, q);
+      from += heads * bytes;
+      q += bytes;
+    }
+  }
+}
+
+/** Query first + i of the op's output = out[i] / sums[i]. */
+function scatter(op: usize, kvHead: u32, first: u32, queries: u32, out: usize, outBytes: u32, sums: usize): void {
+  const heads = load<u32>(op, ATTENTION_HEADS);
+  const share = heads / load<u32>(op, ATTENTION_KV_HEADS);
+  const units = load<u32>(op, ATTENTION_VO_UNITS);
+  const bytes = load<u32>(op, ATTENTION_VO_CHANNELS) * 4;
+  for (let i = first; i < first + queries; i++) {
+    let to: usize = load<u32>(op, ATTENTION_OUT) + ((i / share) * units * heads + kvHead * share + (i % share)) * bytes;
+    const scale: f32 = 1 / load<f32>(sums);
+    for (let u: u32 = 0; u < units; u++) {
+      scaled(out + u * bytes, bytes, scale, to);
+      to += heads * bytes;
+    }
     out += outBytes;
+    sums += 4;
   }
 }
 
-/** scores[i] += Σ_c q[c] · k[i][c]; k's positions are `stride` bytes apart. */
-function add_scores(scores: usize, q: usize, k: usize, stride: u32, channels: u32, positions: u32): void {
-  const bytes = channels * 4;
-  const wide = (channels & ~3) * 4;
+/** to = from × scale, `bytes` of f32. */
+function scaled(from: usize, bytes: u32, scale: f32, to: usize): void {
+  const scale4 = f32x4.splat(scale);
   let i: u32 = 0;
-  if (wide == bytes) {
-    // Four positions at once: their four sums are added up crosswise.
-    for (; i + 4 <= positions; i += 4) {
-      let s0 = f32x4.splat(0);
-      let s1 = f32x4.splat(0);
-      let s2 = f32x4.splat(0);
-      let s3 = f32x4.splat(0);
-      let k0 = k;
-      let k1 = k + stride;
-      let k2 = k1 + stride;
-      let k3 = k2 + stride;
-      for (let c: u32 = 0; c < wide; c += 16) {
-        const query = v128.load(q + c);
-        s0 = f32x4.add(s0, f32x4.mul(query, v128.load(k0)));
-        s1 = f32x4.add(s1, f32x4.mul(query, v128.load(k1)));
-        s2 = f32x4.add(s2, f32x4.mul(query, v128.load(k2)));
-        s3 = f32x4.add(s3, f32x4.mul(query, v128.load(k3)));
-        k0 += 16;
-        k1 += 16;
-        k2 += 16;
-        k3 += 16;
-      }
-      const a = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
-      const b = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
-      const sums = f32x4.add(v128.shuffle<f32>(a, b, 0, 1, 4, 5), v128.shuffle<f32>(a, b, 2, 3, 6, 7));
-      v128.store(scores, f32x4.add(v128.load(scores), sums));
-      scores += 16;
-      k += stride << 2;
-    }
-  }
-  for (; i < positions; i++) {
-    let sums = f32x4.splat(0);
-    let c: u32 = 0;
-    for (; c < wide; c += 16) sums = f32x4.add(sums, f32x4.mul(v128.load(q + c), v128.load(k + c)));
-    let sum = sum4(sums);
-    for (; c < bytes; c += 4) sum += load<f32>(q + c) * load<f32>(k + c);
-    store<f32>(scores, load<f32>(scores) + sum);
-    scores += 4;
-    k += stride;
-  }
+  for (; i + 16 <= bytes; i += 16) v128.store(to + i, f32x4.mul(v128.load(from + i), scale4));
+  for (; i < bytes; i += 4) store<f32>(to + i, load<f32>(from + i) * scale);
 }
 
-/** scores[i] ← e^(scale × (scores[i] − max)); returns their sum. */
-function softmax(scores: usize, positions: u32, scale: f32): f32 {
-  let most: f32 = -Infinity;
-  for (let i: u32 = 0; i < positions; i++) most = max<f32>(most, load<f32>(scores + i * 4));
-  const wide = (positions & ~3) * 4;
-  const scales = f32x4.splat(scale);
-  const mosts = f32x4.splat(most);
-  let sums = f32x4.splat(0);
-  let i: u32 = 0;
-  for (; i < wide; i += 16) {
-    const e = exp4(f32x4.mul(f32x4.sub(v128.load(scores + i), mosts), scales));
-    v128.store(scores + i, e);
-    sums = f32x4.add(sums, e);
+/**
+ * scores ← 2^(score − most), or 0 from `seen` on, where most is the largest so far; if this block has a larger one, what
+ * was added up before, `sum` and `out`, is made smaller by as much. scores: f32 [CACHE_BLOCK].
+ */
+function weigh(scores: usize, seen: u32, most: usize, sum: usize, out: usize, outBytes: u32): void {
+  for (let i = seen; i < CACHE_BLOCK; i++) store<f32>(scores + i * 4, -Infinity);
+  let most4 = v128.load(scores);
+  for (let i: u32 = 16; i < SCORES_BYTES; i += 16) most4 = f32x4.pmax(most4, v128.load(scores + i));
+  const before = load<f32>(most);
+  const after = max<f32>(before, max4(most4));
+  if (after > before) {
+    const factor = f32x4.extract_lane(power4(f32x4.splat(before - after)), 0);
+    store<f32>(most, after);
+    store<f32>(sum, load<f32>(sum) * factor);
+    scaled(out, outBytes, factor, out);
   }
-  let sum = sum4(sums);
-  for (; i < positions * 4; i += 4) {
-    const e = exp1((load<f32>(scores + i) - most) * scale);
-    store<f32>(scores + i, e);
-    sum += e;
+  const after4 = f32x4.splat(after);
+  let sum4s = f32x4.splat(0);
+  for (let i: u32 = 0; i < SCORES_BYTES; i += 16) {
+    const weight = power4(f32x4.sub(v128.load(scores + i), after4));
+    v128.store(scores + i, weight);
+    sum4s = f32x4.add(sum4s, weight);
   }
-  return sum;
+  store<f32>(sum, load<f32>(sum) + sum4(sum4s));
 }
 
-/** out[c] = Σ_i p[i] · v[i][c] × factor; v's positions are `stride` bytes apart. */
-function add_values(out: usize, p: usize, v: usize, stride: u32, channels: u32, positions: u32, factor: f32): void {
-  const wide = (channels & ~3) * 4;
-  const bytes = channels * 4;
-  const factors = f32x4.splat(factor);
-  let c: u32 = 0;
-  for (; c + 64 <= wide; c += 64) {
-    let s0 = f32x4.splat(0);
-    let s1 = f32x4.splat(0);
-    let s2 = f32x4.splat(0);
-    let s3 = f32x4.splat(0);
-    let value = v + c;
-    for (let i: u32 = 0; i < positions; i++) {
-      const share = v128.load32_splat(p + i * 4);
-      s0 = f32x4.add(s0, f32x4.mul(share, v128.load(value)));
-      s1 = f32x4.add(s1, f32x4.mul(share, v128.load(value, 16)));
-      s2 = f32x4.add(s2, f32x4.mul(share, v128.load(value, 32)));
-      s3 = f32x4.add(s3, f32x4.mul(share, v128.load(value, 48)));
-      value += stride;
-    }
-    v128.store(out + c, f32x4.mul(s0, factors));
-    v128.store(out + c, f32x4.mul(s1, factors), 16);
-    v128.store(out + c, f32x4.mul(s2, factors), 32);
-    v128.store(out + c, f32x4.mul(s3, factors), 48);
+/** c[r][0 … 8) += Σ_i a[r][i] · b[i][0 … 8). aBytes, cBytes: from row to row; b: [k][8]. */
+function multiply(rows: u32, a: usize, aBytes: u32, b: usize, k: u32, c: usize, cBytes: u32): void {
+  while (rows >= 4) {
+    multiply_4(a, aBytes, b, k, c, cBytes);
+    a += aBytes << 2;
+    c += cBytes << 2;
+    rows -= 4;
   }
-  for (; c < wide; c += 16) {
-    let sums = f32x4.splat(0);
-    let value = v + c;
-    for (let i: u32 = 0; i < positions; i++) {
-      sums = f32x4.add(sums, f32x4.mul(v128.load32_splat(p + i * 4), v128.load(value)));
-      value += stride;
-    }
-    v128.store(out + c, f32x4.mul(sums, factors));
+  if (rows > 0) multiply_3(rows, a, aBytes, b, k, c, cBytes);
+}
+
+function multiply_4(a: usize, aBytes: u32, b: usize, k: u32, c: usize, cBytes: u32): void {
+  const c1 = c + cBytes;
+  const c2 = c1 + cBytes;
+  const c3 = c2 + cBytes;
+  let l0 = v128.load(c);
+  let h0 = v128.load(c, 16);
+  let l1 = v128.load(c1);
+  let h1 = v128.load(c1, 16);
+  let l2 = v128.load(c2);
+  let h2 = v128.load(c2, 16);
+  let l3 = v128.load(c3);
+  let h3 = v128.load(c3, 16);
+  let a1 = a + aBytes;
+  let a2 = a1 + aBytes;
+  let a3 = a2 + aBytes;
+  for (const end = a + k * 4; a < end; a += 4) {
+    const low = v128.load(b);
+    const high = v128.load(b, 16);
+    b += 32;
+    const x0 = v128.load32_splat(a);
+    l0 = madd4(x0, low, l0);
+    h0 = madd4(x0, high, h0);
+    const x1 = v128.load32_splat(a1);
+    l1 = madd4(x1, low, l1);
+    h1 = madd4(x1, high, h1);
+    const x2 = v128.load32_splat(a2);
+    l2 = madd4(x2, low, l2);
+    h2 = madd4(x2, high, h2);
+    const x3 = v128.load32_splat(a3);
+    l3 = madd4(x3, low, l3);
+    h3 = madd4(x3, high, h3);
+    a1 += 4;
+    a2 += 4;
+    a3 += 4;
   }
-  for (; c < bytes; c += 4) {
-    let sum: f32 = 0;
-    for (let i: u32 = 0; i < positions; i++) sum += load<f32>(p + i * 4) * load<f32>(v + c + i * stride);
-    store<f32>(out + c, sum * factor);
+  v128.store(c, l0);
+  v128.store(c, h0, 16);
+  v128.store(c1, l1);
+  v128.store(c1, h1, 16);
+  v128.store(c2, l2);
+  v128.store(c2, h2, 16);
+  v128.store(c3, l3);
+  v128.store(c3, h3, 16);
+}
+
+/** Three rows, or one or two: those that are not there are the last one once more. */
+function multiply_3(rows: u32, a: usize, aBytes: u32, b: usize, k: u32, c: usize, cBytes: u32): void {
+  const c1 = rows > 1 ? c + cBytes : c;
+  const c2 = rows > 2 ? c1 + cBytes : c1;
+  let l0 = v128.load(c);
+  let h0 = v128.load(c, 16);
+  let l1 = v128.load(c1);
+  let h1 = v128.load(c1, 16);
+  let l2 = v128.load(c2);
+  let h2 = v128.load(c2, 16);
+  let a1 = rows > 1 ? a + aBytes : a;
+  let a2 = rows > 2 ? a1 + aBytes : a1;
+  for (const end = a + k * 4; a < end; a += 4) {
+    const low = v128.load(b);
+    const high = v128.load(b, 16);
+    b += 32;
+    const x0 = v128.load32_splat(a);
+    l0 = madd4(x0, low, l0);
+    h0 = madd4(x0, high, h0);
+    const x1 = v128.load32_splat(a1);
+    l1 = madd4(x1, low, l1);
+    h1 = madd4(x1, high, h1);
+    const x2 = v128.load32_splat(a2);
+    l2 = madd4(x2, low, l2);
+    h2 = madd4(x2, high, h2);
+    a1 += 4;
+    a2 += 4;
   }
+  v128.store(c, l0);
+  v128.store(c, h0, 16);
+  v128.store(c1, l1);
+  v128.store(c1, h1, 16);
+  v128.store(c2, l2);
+  v128.store(c2, h2, 16);
+}
+
+function max4(v: v128): f32 {
+  return max<f32>(
+    max<f32>(f32x4.extract_lane(v, 0), f32x4.extract_lane(v, 1)),
+    max<f32>(f32x4.extract_lane(v, 2), f32x4.extract_lane(v, 3)),
+  );
 }

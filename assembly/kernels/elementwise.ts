@@ -1,6 +1,6 @@
-// The small ops between the matrices: embedding, norm, RoPE, gate, squared ReLU, selection of rows.
+// The small ops between the matrices: embedding, norm, gate, squared ReLU, selection of rows.
 
-import { BLOCK_COLS, DTYPE_F32, DTYPE_Q4, ROW_TILE } from "../../packs/format";
+import { DTYPE_F32, DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import {
   EMBED_DTYPE,
   EMBED_GROUP,
@@ -15,16 +15,8 @@ import {
   NORM_OUT,
   NORM_WEIGHT,
   NORM_WIDTH,
-  ROPE_ANGLES,
-  ROPE_CHANNELS,
-  ROPE_DATA,
-  ROPE_HEADS,
-  ROPE_SHARE,
-  ROPE_UNIT_BYTES,
-  ROPE_UNITS,
   ROW_BYTES,
   ROW_OUTPUT,
-  ROW_POSITION,
   ROW_TOKEN,
   SELECT_IN,
   SELECT_OUT,
@@ -34,6 +26,10 @@ import {
 } from "../abi";
 import { load_half, silu1, silu4, sum4 } from "../math";
 import { group_bytes, tile_bytes } from "../pack";
+import { share_end, share_start } from "../threads";
+
+/** Floats that one thread works on at least, where an op treats each for itself: a cache line. */
+const LINE: u32 = 16;
 
 /** OP_EMBED: out[t] = row ROW_TOKEN of the embedding, unpacked. */
 export function embed(op: usize, steps: usize, count: u32): void {
@@ -42,39 +38,44 @@ export function embed(op: usize, steps: usize, count: u32): void {
   const group = load<u32>(op, EMBED_GROUP);
   const weight: usize = load<u32>(op, EMBED_WEIGHT);
   const tileBytes = tile_bytes(dtype, width, group);
-  let out: usize = load<u32>(op, EMBED_OUT);
-  for (let t: u32 = 0; t < count; t++) {
+  const end = share_end(count);
+  for (let t = share_start(count); t < end; t++) {
     const token = load<u32>(steps + t * ROW_BYTES, ROW_TOKEN);
     const tile = weight + (token / ROW_TILE) * tileBytes;
     const row = token % ROW_TILE;
+    const out: usize = load<u32>(op, EMBED_OUT) + t * width * 4;
     if (dtype == DTYPE_F32) {
       for (let c: u32 = 0; c < width; c++) store<f32>(out + c * 4, load<f32>(tile + (c * ROW_TILE + row) * 4));
     } else {
       unpack_row(tile, dtype, group, row, width, out);
     }
-    out += width * 4;
   }
 }
 
 /** out[c] = the weights of one row of a Q4 or Q8 tile. */
 function unpack_row(tile: usize, dtype: u32, group: u32, row: u32, cols: u32, out: usize): void {
   const bytes = group_bytes(dtype, group);
-  const inBlock = (row / 4) * 16 + (row % 4) * 4;
-  for (let col: u32 = 0; col < cols; col += group) {
-    const scale = load_half(tile + row * 2);
-    const codes = tile + ROW_TILE * 2 + inBlock;
-    for (let c: u32 = 0; c < group; c++) {
-      let value: f32 = 0;
+  const low = i32x4.splat(15);
+  const eight = i32x4.splat(8);
+  for (const end = tile + (cols / group) * bytes; tile < end; tile += bytes) {
+    const scale = f32x4.splat(load_half(tile + row * 2));
+    const groupEnd = tile + bytes;
+    // The row's four bytes of a block: a row is a 32-bit lane.
+    for (let codes = tile + ROW_TILE * 2 + row * 4; codes < groupEnd; codes += ROW_TILE * 4) {
+      const four = v128.load32_zero(codes);
       if (dtype == DTYPE_Q4) {
-        const byte = load<u8>(codes + (c / BLOCK_COLS) * 64 + (c % 4)) as i32;
-        value = ((((c % BLOCK_COLS < 4 ? byte : byte >> 4) & 15) - 8) as f32) * scale;
+        const bytes4 = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(four));
+        const first = i32x4.sub(v128.and(bytes4, low), eight);
+        const second = i32x4.sub(i32x4.shr_u(bytes4, 4), eight);
+        v128.store(out, f32x4.mul(f32x4.convert_i32x4_s(first), scale));
+        v128.store(out, f32x4.mul(f32x4.convert_i32x4_s(second), scale), 16);
+        out += 32;
       } else {
-        value = (load<i8>(codes + (c / (BLOCK_COLS / 2)) * 64 + (c % 4)) as f32) * scale;
+        const bytes4 = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(four));
+        v128.store(out, f32x4.mul(f32x4.convert_i32x4_s(bytes4), scale));
+        out += 16;
       }
-      store<f32>(out, value);
-      out += 4;
     }
-    tile += bytes;
   }
 }
 
@@ -85,9 +86,10 @@ export function norm(op: usize, count: u32): void {
   const eps = load<f32>(op, NORM_EPS);
   const bytes = width * 4;
   const wide = (width & ~3) * 4;
-  let input: usize = load<u32>(op, NORM_IN);
-  let out: usize = load<u32>(op, NORM_OUT);
-  for (let t: u32 = 0; t < count; t++) {
+  const end = share_end(count);
+  for (let t = share_start(count); t < end; t++) {
+    const input: usize = load<u32>(op, NORM_IN) + t * bytes;
+    const out: usize = load<u32>(op, NORM_OUT) + t * bytes;
     let squares = f32x4.splat(0);
     let c: u32 = 0;
     for (; c < wide; c += 16) {
@@ -101,70 +103,32 @@ export function norm(op: usize, count: u32): void {
     for (c = 0; c < wide; c += 16)
       v128.store(out + c, f32x4.mul(f32x4.mul(v128.load(input + c), scales), v128.load(weight + c)));
     for (; c < bytes; c += 4) store<f32>(out + c, load<f32>(input + c) * scale * load<f32>(weight + c));
-    input += bytes;
-    out += bytes;
-  }
-}
-
-/** OP_ROPE: (a, b) ← (a·cos − b·sin, b·cos + a·sin), the angle being position × the pair's angle, rounded to f32. */
-export function rope(op: usize, steps: usize, count: u32): void {
-  const units = load<u32>(op, ROPE_UNITS);
-  const heads = load<u32>(op, ROPE_HEADS);
-  const channels = load<u32>(op, ROPE_CHANNELS);
-  const share = load<u32>(op, ROPE_SHARE);
-  const angles: usize = load<u32>(op, ROPE_ANGLES);
-  const unitBytes = load<u32>(op, ROPE_UNIT_BYTES);
-  const pairs = channels / 2;
-  const headBytes = channels * 4;
-  const far = pairs * 4;
-  let unit: usize = load<u32>(op, ROPE_DATA);
-  for (let t: u32 = 0; t < count; t++) {
-    const position = load<u32>(steps + t * ROW_BYTES, ROW_POSITION) as f32;
-    for (let u: u32 = 0; u < units; u++) {
-      for (let h: u32 = 0; h < heads; h += share) {
-        const angle = angles + u * unitBytes + (h / share) * far;
-        for (let i: u32 = 0; i < pairs; i++) {
-          const radians = (position * load<f32>(angle + i * 4)) as f64;
-          const cosine = Math.cos(radians) as f32;
-          const sine = Math.sin(radians) as f32;
-          let pair = unit + h * headBytes + i * 4;
-          for (let s: u32 = 0; s < share; s++) {
-            const a = load<f32>(pair);
-            const b = load<f32>(pair + far);
-            store<f32>(pair, a * cosine - b * sine);
-            store<f32>(pair + far, b * cosine + a * sine);
-            pair += headBytes;
-          }
-        }
-      }
-      unit += heads * headBytes;
-    }
   }
 }
 
 /** OP_GATE over `count` rows: gate ← gate / (1 + e^−gate) × up. */
 export function gate(op: usize, count: u32): void {
   const floats = count * load<u32>(op, GATE_WIDTH);
-  const wide = (floats & ~3) * 4;
+  const end = line_end(floats) * 4;
   const g: usize = load<u32>(op, GATE_GATE);
   const up: usize = load<u32>(op, GATE_UP);
-  let i: u32 = 0;
-  for (; i < wide; i += 16) v128.store(g + i, f32x4.mul(silu4(v128.load(g + i)), v128.load(up + i)));
-  for (; i < floats * 4; i += 4) store<f32>(g + i, silu1(load<f32>(g + i)) * load<f32>(up + i));
+  let i = line_start(floats) * 4;
+  for (; i + 16 <= end; i += 16) v128.store(g + i, f32x4.mul(silu4(v128.load(g + i)), v128.load(up + i)));
+  for (; i < end; i += 4) store<f32>(g + i, silu1(load<f32>(g + i)) * load<f32>(up + i));
 }
 
 /** OP_SQUARED_RELU over `count` rows: data ← max(data, 0)². */
 export function squared_relu(op: usize, count: u32): void {
   const floats = count * load<u32>(op, SQUARED_RELU_WIDTH);
-  const wide = (floats & ~3) * 4;
+  const end = line_end(floats) * 4;
   const data: usize = load<u32>(op, SQUARED_RELU_DATA);
   const zero = f32x4.splat(0);
-  let i: u32 = 0;
-  for (; i < wide; i += 16) {
+  let i = line_start(floats) * 4;
+  for (; i + 16 <= end; i += 16) {
     const v = f32x4.max(v128.load(data + i), zero);
     v128.store(data + i, f32x4.mul(v, v));
   }
-  for (; i < floats * 4; i += 4) {
+  for (; i < end; i += 4) {
     const v = max<f32>(load<f32>(data + i), 0);
     store<f32>(data + i, v * v);
   }
@@ -172,14 +136,25 @@ export function squared_relu(op: usize, count: u32): void {
 
 /** OP_SELECT: gathers the rows with ROW_OUTPUT set. */
 export function select_rows(op: usize, steps: usize, count: u32): void {
-  const bytes = load<u32>(op, SELECT_WIDTH) * 4;
-  let input: usize = load<u32>(op, SELECT_IN);
-  let out: usize = load<u32>(op, SELECT_OUT);
+  const width = load<u32>(op, SELECT_WIDTH);
+  const start = line_start(width) * 4;
+  const bytes = line_end(width) * 4 - start;
+  let input: usize = load<u32>(op, SELECT_IN) + start;
+  let out: usize = load<u32>(op, SELECT_OUT) + start;
   for (let t: u32 = 0; t < count; t++) {
     if (load<u32>(steps + t * ROW_BYTES, ROW_OUTPUT) != 0) {
       memory.copy(out, input, bytes);
-      out += bytes;
+      out += width * 4;
     }
-    input += bytes;
+    input += width * 4;
   }
+}
+
+/** First of `floats` numbers that this thread does, in whole lines. */
+function line_start(floats: u32): u32 {
+  return min(share_start((floats + (LINE - 1)) / LINE) * LINE, floats);
+}
+
+function line_end(floats: u32): u32 {
+  return min(share_end((floats + (LINE - 1)) / LINE) * LINE, floats);
 }

@@ -1,10 +1,10 @@
 // The recurrence of an SSM (Mamba-2, arXiv 2405.21060), of every head: h ← e^(dt·A)·h + dt·x ⊗ B, out = h·C + D·x.
 //
-// One row goes straight through it. A run of rows of one sequence is taken in chunks of SCAN_ROWS: with G = C·Bᵀ of the
-// chunk, and decay[i][j] = the product of e^(dt·A) of the rows j + 1 … i,
+// A few rows go straight through it. A longer run of rows of one sequence is taken in chunks of SCAN_ROWS, as products
+// of matrices: with G = C·Bᵀ of the chunk, and decay[i][j] = the product of e^(dt·A) of the rows j + 1 … i,
 //   out[i] = Σ_{j ≤ i} G[i][j]·decay[i][j]·dt[j]·x[j] + (product up to i)·C[i]·h + D·x[i],
 //   h      ← (product of all)·h + Σ_j decay[last][j]·dt[j]·x[j] ⊗ B[j].
-// Row i of decay is row i − 1 times e^(dt[i]·A), so that no differences of large exponents are taken.
+// Decays are products of the rows' own, so that no differences of large exponents are taken. A thread does whole heads.
 
 import {
   ROW_BYTES,
@@ -26,14 +26,32 @@ import {
   SCAN_XZ_CHANNELS,
   SCAN_XZ_UNITS,
 } from "../abi";
-import { exp1, sum4 } from "../math";
+import { exp1, exp4, madd4, sum4 } from "../math";
 import { state_ptr } from "../state";
+import { share_end, share_start, thread_index } from "../threads";
 
-const SCAN_ROWS: u32 = 64; // of a chunk
+const SCAN_ROWS: u32 = 32; // of a chunk: with more, products with x cost more a row; with fewer, passes over h do
+const SCAN_ROWS_LEAST: u32 = 4; // fewer are done one by one
+const LINE: u32 = SCAN_ROWS * 4; // bytes of a line with a number for each row of a chunk
 
-/** f32 of scratch that a scan with this many state dimensions wants. */
-export function scan_scratch_floats(state: u32): u64 {
-  return ((2 * SCAN_ROWS) as u64) * padded(state) + SCAN_ROWS * SCAN_ROWS + 2 * SCAN_ROWS;
+// A register tile of a product: TILE_LINES × TILE_COLS sums.
+const TILE_LINES: u32 = 4;
+const TILE_COLS: u32 = 8;
+const TILE_STRIDE: u32 = TILE_COLS * 4;
+
+// Scratch of a thread, in bytes
+const TILE: u32 = 0; // [TILE_LINES][TILE_COLS]
+const DECAYS: u32 = TILE + TILE_LINES * TILE_STRIDE; // e^(dt·A): [SCAN_ROWS]
+const TOTALS: u32 = DECAYS + LINE; // of each row, the product of the decays up to its own: [SCAN_ROWS]
+const TOTAL: u32 = TOTALS + LINE; // the last of them: [TILE_COLS]
+const WEIGHTS: u32 = TOTAL + TILE_STRIDE; // decay[i][j]·dt[j] for i the last row so far: [SCAN_ROWS]
+const PRODUCTS: u32 = WEIGHTS + LINE; // Gᵀ, valid where i ≥ j: [j][i]
+const FACTORS: u32 = PRODUCTS + SCAN_ROWS * LINE; // G[i][j]·decay[i][j]·dt[j], and D where i = j: [j][i], zeros for i < j
+const MATRICES: u32 = FACTORS + SCAN_ROWS * LINE; // x of a head, then B and Cᵀ of a group
+
+/** f32 of scratch that each thread of a scan wants. */
+export function scan_scratch_floats(headDim: u32, state: u32): u64 {
+  return MATRICES / 4 + (SCAN_ROWS as u64) * ((padded(headDim) as u64) + 2 * (padded(state) as u64));
 }
 
 /** OP_SCAN over `count` rows. */
@@ -51,8 +69,9 @@ export function scan(op: usize, steps: usize, count: u32): void {
     )
       rows++;
     const h = state_ptr(state, sequence, floats);
-    if (position == 0) memory.fill(h, 0, floats * 4);
-    scan_chunk(op, h, first, rows);
+    if (position == 0) clear(op, h);
+    if (rows < SCAN_ROWS_LEAST) for (let i: u32 = 0; i < rows; i++) scan_row(op, h, first + i);
+    else scan_chunk(op, h, first, rows);
     first += rows;
   }
 }
@@ -62,79 +81,41 @@ function follows(row: usize, sequence: u32, position: u32): bool {
   return load<u32>(row, ROW_SEQUENCE) == sequence && load<u32>(row, ROW_POSITION) == position;
 }
 
-/** Rows first … first + rows of one sequence; h: its state. */
-function scan_chunk(op: usize, h: usize, first: u32, rows: u32): void {
+/** Zeros in this thread's heads of a state. */
+function clear(op: usize, h: usize): void {
   const heads = load<u32>(op, SCAN_HEADS);
-  const groups = load<u32>(op, SCAN_GROUPS);
-  const share = heads / groups;
+  const blockBytes = load<u32>(op, SCAN_XZ_CHANNELS) * stateDims(op) * 4;
+  const start = share_start(heads);
+  const bytes = (share_end(heads) - start) * blockBytes;
+  for (let u: u32 = 0; u < load<u32>(op, SCAN_XZ_UNITS); u++)
+    memory.fill(h + (u * heads + start) * blockBytes, 0, bytes);
+}
+
+/** One row of a sequence; h: its state. */
+function scan_row(op: usize, h: usize, row: u32): void {
+  const heads = load<u32>(op, SCAN_HEADS);
+  const share = heads / load<u32>(op, SCAN_GROUPS);
   const state = stateDims(op);
-  const stride = padded(state) * 4;
   const channels = load<u32>(op, SCAN_XZ_CHANNELS);
   const units = load<u32>(op, SCAN_XZ_UNITS);
-  const rowBytes = heads * headDim(op) * 4;
-  const blockBytes = channels * state * 4;
-  const b: usize = load<u32>(op, SCAN_SCRATCH); // [SCAN_ROWS][padded state]
-  const c: usize = b + SCAN_ROWS * stride; // the same
-  const products: usize = c + SCAN_ROWS * stride; // G: [SCAN_ROWS][SCAN_ROWS]
-  const weights: usize = products + SCAN_ROWS * SCAN_ROWS * 4; // decay[i][j]·dt[j]: [SCAN_ROWS]
-  const factors: usize = weights + SCAN_ROWS * 4; // G[i][j]·weights[j]: [SCAN_ROWS]
-  const x: usize = load<u32>(op, SCAN_X) + first * rowBytes;
-  const out: usize = load<u32>(op, SCAN_OUT) + first * rowBytes;
-  const dt: usize = load<u32>(op, SCAN_DT) + first * heads * 4;
-  for (let g: u32 = 0; g < groups; g++) {
-    gather(op, SCAN_B, g, first, rows, b, stride);
-    gather(op, SCAN_C, g, first, rows, c, stride);
-    if (rows > 1) multiply(c, b, products, rows, stride);
-    for (let head = g * share; head < (g + 1) * share; head++) {
-      const a = load<f32>(load<u32>(op, SCAN_A) + head * 4);
+  const x: usize = load<u32>(op, SCAN_X) + row * heads * headDim(op) * 4;
+  const out: usize = load<u32>(op, SCAN_OUT) + row * heads * headDim(op) * 4;
+  const dt: usize = load<u32>(op, SCAN_DT) + row * heads * 4;
+  const b = scratch(op) + MATRICES;
+  const c = b + padded(state) * 4;
+  const start = share_start(heads);
+  const end = share_end(heads);
+  for (let u: u32 = 0; u < units; u++) {
+    for (let head = start; head < end; head++) {
+      if (head == start || head % share == 0) {
+        gather(op, SCAN_B, head / share, row, b);
+        gather(op, SCAN_C, head / share, row, c);
+      }
+      const step = load<f32>(dt + head * 4);
+      const decay = exp1(step * load<f32>(load<u32>(op, SCAN_A) + head * 4));
       const d = load<f32>(load<u32>(op, SCAN_D) + head * 4);
-      if (rows == 1) {
-        const step = load<f32>(dt + head * 4);
-        const decay = exp1(step * a);
-        for (let u: u32 = 0; u < units; u++) {
-          const block = u * heads + head;
-          const at = block * channels * 4;
-          recur(h + block * blockBytes, x + at, out + at, b, c, channels, state, decay, step, d);
-        }
-        continue;
-      }
-      let total: f32 = 1;
-      for (let i: u32 = 0; i < rows; i++) {
-        const step = load<f32>(dt + (i * heads + head) * 4);
-        const decay = exp1(step * a);
-        total *= decay;
-        const row = products + i * SCAN_ROWS * 4;
-        for (let j: u32 = 0; j < i; j++) {
-          const weight = load<f32>(weights + j * 4) * decay;
-          store<f32>(weights + j * 4, weight);
-          store<f32>(factors + j * 4, load<f32>(row + j * 4) * weight);
-        }
-        store<f32>(weights + i * 4, step);
-        store<f32>(factors + i * 4, load<f32>(row + i * 4) * step + d);
-        for (let u: u32 = 0; u < units; u++) {
-          const block = u * heads + head;
-          const at = block * channels * 4;
-          const to = out + i * rowBytes + at;
-          from_state(h + block * blockBytes, c + i * stride, to, channels, state, total);
-          add_rows(x + at, rowBytes, factors, i + 1, to, channels);
-        }
-      }
-      for (let u: u32 = 0; u < units; u++) {
-        const block = u * heads + head;
-        advance(
-          h + block * blockBytes,
-          x + block * channels * 4,
-          rowBytes,
-          weights,
-          factors,
-          b,
-          stride,
-          rows,
-          channels,
-          state,
-          total,
-        );
-      }
+      const block = (u * heads + head) * channels;
+      recur(h + block * state * 4, x + block * 4, out + block * 4, b, c, channels, state, decay, step, d);
     }
   }
 }
@@ -152,20 +133,24 @@ function recur(
   dt: f32,
   d: f32,
 ): void {
-  const wide = (state & ~3) * 4;
+  const wide = (state & ~7) * 4;
   const bytes = state * 4;
   const decays = f32x4.splat(decay);
   for (let p: u32 = 0; p < channels; p++) {
     const value = load<f32>(x + p * 4);
     const inputs = f32x4.splat(dt * value);
-    let sums = f32x4.splat(0);
+    let left = f32x4.splat(0);
+    let right = f32x4.splat(0);
     let n: u32 = 0;
-    for (; n < wide; n += 16) {
-      const next = f32x4.add(f32x4.mul(v128.load(h + n), decays), f32x4.mul(inputs, v128.load(b + n)));
+    for (; n < wide; n += 32) {
+      const next = madd4(inputs, v128.load(b + n), f32x4.mul(v128.load(h + n), decays));
       v128.store(h + n, next);
-      sums = f32x4.add(sums, f32x4.mul(next, v128.load(c + n)));
+      left = madd4(next, v128.load(c + n), left);
+      const second = madd4(inputs, v128.load(b + n, 16), f32x4.mul(v128.load(h + n, 16), decays));
+      v128.store(h + n, second, 16);
+      right = madd4(second, v128.load(c + n, 16), right);
     }
-    let sum = sum4(sums);
+    let sum = sum4(f32x4.add(left, right));
     for (; n < bytes; n += 4) {
       const next = load<f32>(h + n) * decay + dt * value * load<f32>(b + n);
       store<f32>(h + n, next);
@@ -176,140 +161,305 @@ function recur(
   }
 }
 
-/** out[p] = factor × h[p]·C; h: [channels][state]. */
-function from_state(h: usize, c: usize, out: usize, channels: u32, state: u32, factor: f32): void {
-  const bytes = state * 4;
-  let p: u32 = 0;
-  if (state % 4 == 0) {
-    // Four dims at once: their four sums are added up crosswise.
-    const factors = f32x4.splat(factor);
-    for (; p + 4 <= channels; p += 4) {
-      let s0 = f32x4.splat(0);
-      let s1 = f32x4.splat(0);
-      let s2 = f32x4.splat(0);
-      let s3 = f32x4.splat(0);
-      let h1 = h + bytes;
-      let h2 = h1 + bytes;
-      let h3 = h2 + bytes;
-      for (let n: u32 = 0; n < bytes; n += 16) {
-        const value = v128.load(c + n);
-        s0 = f32x4.add(s0, f32x4.mul(v128.load(h), value));
-        s1 = f32x4.add(s1, f32x4.mul(v128.load(h1), value));
-        s2 = f32x4.add(s2, f32x4.mul(v128.load(h2), value));
-        s3 = f32x4.add(s3, f32x4.mul(v128.load(h3), value));
-        h += 16;
-        h1 += 16;
-        h2 += 16;
-        h3 += 16;
+/** Rows first … first + rows of one sequence, SCAN_ROWS of them at most; h: its state. */
+function scan_chunk(op: usize, h: usize, first: u32, rows: u32): void {
+  const heads = load<u32>(op, SCAN_HEADS);
+  const share = heads / load<u32>(op, SCAN_GROUPS);
+  const start = share_start(heads);
+  const end = share_end(heads);
+  for (let head = start; head < end; head++) {
+    if (head == start || head % share == 0) chunk_group(op, head / share, first, rows);
+    chunk_head(op, head, first, rows);
+    chunk_factors(op, head, rows);
+    chunk_out(op, head, h, first, rows);
+    chunk_state(op, head, h, rows);
+  }
+}
+
+/** B, Cᵀ and Gᵀ of one group's rows. */
+function chunk_group(op: usize, group: u32, first: u32, rows: u32): void {
+  const state = stateDims(op);
+  const stride = padded(state) * 4;
+  const b = chunk_b(op);
+  const c = chunk_c(op);
+  const products = scratch(op) + PRODUCTS;
+  memory.fill(b, 0, rows * stride);
+  memory.fill(c, 0, state * LINE);
+  memory.fill(scratch(op) + FACTORS, 0, SCAN_ROWS * LINE);
+  for (let i: u32 = 0; i < rows; i++) {
+    const line = b + i * stride;
+    gather(op, SCAN_C, group, first + i, line);
+    for (let n: u32 = 0; n < state; n++) store<f32>(c + n * LINE + i * 4, load<f32>(line + n * 4));
+    gather(op, SCAN_B, group, first + i, line);
+  }
+  for (let i: u32 = 0; i < rows; i += TILE_COLS) {
+    for (let j: u32 = 0; j < min(rows, i + TILE_COLS); j += TILE_LINES) {
+      const to = products + j * LINE + i * 4;
+      multiply_tile(rows - j, state, b + j * stride, stride, 4, c + i * 4, LINE, to, LINE, 0);
+    }
+  }
+}
+
+/** x, dt and decays of one head's rows; dt goes into the weights, zeros where a four is not full. */
+function chunk_head(op: usize, head: u32, first: u32, rows: u32): void {
+  const heads = load<u32>(op, SCAN_HEADS);
+  const dims = headDim(op);
+  const channels = load<u32>(op, SCAN_XZ_CHANNELS);
+  const stride = padded(dims) * 4;
+  const weights = scratch(op) + WEIGHTS;
+  const x = chunk_x(op);
+  let dt: usize = load<u32>(op, SCAN_DT) + (first * heads + head) * 4;
+  let from: usize = load<u32>(op, SCAN_X) + (first * heads * dims + head * channels) * 4;
+  for (let i: u32 = 0; i < rows; i++) {
+    store<f32>(weights + i * 4, load<f32>(dt));
+    dt += heads * 4;
+    for (let u: u32 = 0; u < dims; u += channels) {
+      copy(from, x + i * stride + u * 4, channels * 4);
+      from += heads * channels * 4;
+    }
+  }
+  for (let i = rows; i % 4 != 0; i++) store<f32>(weights + i * 4, 0);
+  const a = v128.load32_splat(load<u32>(op, SCAN_A) + head * 4);
+  for (let i: u32 = 0; i < rows; i += 4)
+    v128.store(scratch(op) + DECAYS + i * 4, exp4(f32x4.mul(v128.load(weights + i * 4), a)));
+}
+
+/** Factors, totals and weights of one head's rows, four at once. */
+function chunk_factors(op: usize, head: u32, rows: u32): void {
+  const decays = scratch(op) + DECAYS;
+  const weights = scratch(op) + WEIGHTS;
+  const d = load<f32>(load<u32>(op, SCAN_D) + head * 4);
+  let total: f32 = 1;
+  for (let i: u32 = 0; i < rows; i += 4) {
+    const one = load<f32>(decays + i * 4);
+    const two = one * load<f32>(decays + i * 4, 4);
+    const three = two * load<f32>(decays + i * 4, 8);
+    const four = three * load<f32>(decays + i * 4, 12);
+    const running = f32x4(one, two, three, four);
+    v128.store(scratch(op) + TOTALS + i * 4, f32x4.mul(f32x4.splat(total), running));
+    total *= four;
+    let products = scratch(op) + PRODUCTS + i * 4;
+    let factors = scratch(op) + FACTORS + i * 4;
+    for (let j: u32 = 0; j < i; j++) {
+      const weight = load<f32>(weights + j * 4);
+      v128.store(factors, f32x4.mul(f32x4.mul(f32x4.splat(weight), running), v128.load(products)));
+      store<f32>(weights + j * 4, weight * four);
+      products += LINE;
+      factors += LINE;
+    }
+    // Among the four themselves only those that come later have a factor.
+    for (let j: u32 = 0; j < 4; j++) {
+      let weight = load<f32>(weights + (i + j) * 4);
+      store<f32>(factors + j * 4, weight * load<f32>(products + j * 4) + d);
+      for (let k = j + 1; k < 4; k++) {
+        weight *= load<f32>(decays + (i + k) * 4);
+        store<f32>(factors + k * 4, weight * load<f32>(products + k * 4));
       }
-      h = h3;
-      const even = f32x4.add(v128.shuffle<f32>(s0, s1, 0, 4, 1, 5), v128.shuffle<f32>(s0, s1, 2, 6, 3, 7));
-      const odd = f32x4.add(v128.shuffle<f32>(s2, s3, 0, 4, 1, 5), v128.shuffle<f32>(s2, s3, 2, 6, 3, 7));
-      const sums = f32x4.add(v128.shuffle<f32>(even, odd, 0, 1, 4, 5), v128.shuffle<f32>(even, odd, 2, 3, 6, 7));
-      v128.store(out + p * 4, f32x4.mul(sums, factors));
+      store<f32>(weights + (i + j) * 4, weight);
+      products += LINE;
+      factors += LINE;
     }
   }
-  const wide = (state & ~3) * 4;
-  for (; p < channels; p++) {
-    let sums = f32x4.splat(0);
-    let n: u32 = 0;
-    for (; n < wide; n += 16) sums = f32x4.add(sums, f32x4.mul(v128.load(h + n), v128.load(c + n)));
-    let sum = sum4(sums);
-    for (; n < bytes; n += 4) sum += load<f32>(h + n) * load<f32>(c + n);
-    store<f32>(out + p * 4, sum * factor);
-    h += bytes;
+  for (let i: u32 = 0; i < TILE_COLS; i++) store<f32>(scratch(op) + TOTAL + i * 4, total);
+}
+
+/** out of one head's rows; h: the state before them. */
+function chunk_out(op: usize, head: u32, h: usize, first: u32, rows: u32): void {
+  const heads = load<u32>(op, SCAN_HEADS);
+  const state = stateDims(op);
+  const dims = headDim(op);
+  const channels = load<u32>(op, SCAN_XZ_CHANNELS);
+  const rowBytes = heads * dims * 4;
+  const stride = padded(dims) * 4;
+  const tile = scratch(op) + TILE;
+  const totals = scratch(op) + TOTALS;
+  const factors = scratch(op) + FACTORS;
+  const c = chunk_c(op);
+  const out: usize = load<u32>(op, SCAN_OUT) + first * rowBytes;
+  for (let u: u32 = 0; u < dims; u += channels) {
+    for (let p: u32 = 0; p < channels; p += TILE_LINES) {
+      const channel = u * heads + head * channels + p;
+      const lines = min(TILE_LINES, channels - p);
+      const x = chunk_x(op) + (u + p) * 4;
+      for (let i: u32 = 0; i < rows; i += TILE_COLS) {
+        const own = i * 4;
+        multiply_tile(lines, state, h + channel * state * 4, state * 4, 4, c + own, LINE, tile, TILE_STRIDE, 0);
+        const depth = min(rows, i + TILE_COLS);
+        multiply_tile(lines, depth, x, 4, stride, factors + own, LINE, tile, TILE_STRIDE, totals + own);
+        store_across(tile, out + i * rowBytes + channel * 4, rowBytes, lines, depth - i);
+      }
+    }
   }
 }
 
-/** out[i] += Σ_j factors[j]·x[j][i]; x's rows are `stride` bytes apart. Sixteen sums at once, then four, then one. */
-function add_rows(x: usize, stride: u32, factors: usize, rows: u32, out: usize, floats: u32): void {
-  const bytes = floats * 4;
-  let i: u32 = 0;
-  for (; i + 64 <= bytes; i += 64) {
-    let s0 = v128.load(out + i);
-    let s1 = v128.load(out + i, 16);
-    let s2 = v128.load(out + i, 32);
-    let s3 = v128.load(out + i, 48);
-    let from = x + i;
-    for (let j: u32 = 0; j < rows; j++) {
-      const factor = v128.load32_splat(factors + j * 4);
-      s0 = f32x4.add(s0, f32x4.mul(factor, v128.load(from)));
-      s1 = f32x4.add(s1, f32x4.mul(factor, v128.load(from, 16)));
-      s2 = f32x4.add(s2, f32x4.mul(factor, v128.load(from, 32)));
-      s3 = f32x4.add(s3, f32x4.mul(factor, v128.load(from, 48)));
-      from += stride;
-    }
-    v128.store(out + i, s0);
-    v128.store(out + i, s1, 16);
-    v128.store(out + i, s2, 32);
-    v128.store(out + i, s3, 48);
+/** The state of one head behind its rows, from h, the one before them; x is used up. */
+function chunk_state(op: usize, head: u32, h: usize, rows: u32): void {
+  const heads = load<u32>(op, SCAN_HEADS);
+  const state = stateDims(op);
+  const dims = headDim(op);
+  const channels = load<u32>(op, SCAN_XZ_CHANNELS);
+  const stride = padded(dims) * 4;
+  const bStride = padded(state) * 4;
+  const tile = scratch(op) + TILE;
+  const total = scratch(op) + TOTAL;
+  const b = chunk_b(op);
+  for (let j: u32 = 0; j < rows; j++) {
+    const weight = v128.load32_splat(scratch(op) + WEIGHTS + j * 4);
+    const line = chunk_x(op) + j * stride;
+    for (let p: u32 = 0; p < stride; p += 16) v128.store(line + p, f32x4.mul(v128.load(line + p), weight));
   }
-  for (; i + 16 <= bytes; i += 16) {
-    let sums = v128.load(out + i);
-    let from = x + i;
-    for (let j: u32 = 0; j < rows; j++) {
-      sums = f32x4.add(sums, f32x4.mul(v128.load32_splat(factors + j * 4), v128.load(from)));
-      from += stride;
+  for (let u: u32 = 0; u < dims; u += channels) {
+    for (let p: u32 = 0; p < channels; p += TILE_LINES) {
+      const lines = min(TILE_LINES, channels - p);
+      const x = chunk_x(op) + (u + p) * 4;
+      const own = h + (u * heads + head * channels + p) * state * 4;
+      let n: u32 = 0;
+      for (; n + TILE_COLS <= state; n += TILE_COLS)
+        multiply_tile(lines, rows, x, 4, stride, b + n * 4, bStride, own + n * 4, state * 4, total);
+      if (n == state) continue;
+      const bytes = (state - n) * 4;
+      for (let q: u32 = 0; q < lines; q++) copy(own + (q * state + n) * 4, tile + q * TILE_STRIDE, bytes);
+      multiply_tile(lines, rows, x, 4, stride, b + n * 4, bStride, tile, TILE_STRIDE, total);
+      for (let q: u32 = 0; q < lines; q++) copy(tile + q * TILE_STRIDE, own + (q * state + n) * 4, bytes);
     }
-    v128.store(out + i, sums);
-  }
-  for (; i < bytes; i += 4) {
-    let sum = load<f32>(out + i);
-    for (let j: u32 = 0; j < rows; j++) sum += load<f32>(factors + j * 4) * load<f32>(x + j * stride + i);
-    store<f32>(out + i, sum);
   }
 }
 
-/** h[p] ← total·h[p] + Σ_j weights[j]·x[j][p]·B[j]; h: [channels][state]; factors: f32 [rows] of scratch. */
-function advance(
-  h: usize,
-  x: usize,
-  xStride: u32,
-  weights: usize,
-  factors: usize,
+/**
+ * t[q][0 … 7] = factors[0 … 7]·t[q][0 … 7] + Σ_k a[q][k]·b[k][0 … 7] for `depth` of k, where t is only written if factors
+ * is 0. Of a, lines are aLine and columns aStep bytes apart; lines of b, t: bLine, tLine. Past the last of `lines`, the
+ * last is done again.
+ */
+function multiply_tile(
+  lines: u32,
+  depth: u32,
+  a: usize,
+  aLine: u32,
+  aStep: u32,
   b: usize,
-  bStride: u32,
-  rows: u32,
-  channels: u32,
-  state: u32,
-  total: f32,
+  bLine: u32,
+  t: usize,
+  tLine: u32,
+  factors: usize,
 ): void {
-  for (let p: u32 = 0; p < channels; p++) {
-    for (let j: u32 = 0; j < rows; j++)
-      store<f32>(factors + j * 4, load<f32>(weights + j * 4) * load<f32>(x + j * xStride + p * 4));
-    for (let n: u32 = 0; n < state; n++) store<f32>(h + n * 4, load<f32>(h + n * 4) * total);
-    add_rows(b, bStride, factors, rows, h, state);
-    h += state * 4;
+  const last = lines - 1;
+  const t1 = t + min<u32>(1, last) * tLine;
+  const t2 = t + min<u32>(2, last) * tLine;
+  const t3 = t + min<u32>(3, last) * tLine;
+  let a0 = a;
+  let a1 = a + min<u32>(1, last) * aLine;
+  let a2 = a + min<u32>(2, last) * aLine;
+  let a3 = a + min<u32>(3, last) * aLine;
+  let c00 = f32x4.splat(0);
+  let c01 = c00;
+  let c10 = c00;
+  let c11 = c00;
+  let c20 = c00;
+  let c21 = c00;
+  let c30 = c00;
+  let c31 = c00;
+  if (factors != 0) {
+    const left = v128.load(factors);
+    const right = v128.load(factors, 16);
+    c00 = f32x4.mul(v128.load(t), left);
+    c01 = f32x4.mul(v128.load(t, 16), right);
+    c10 = f32x4.mul(v128.load(t1), left);
+    c11 = f32x4.mul(v128.load(t1, 16), right);
+    c20 = f32x4.mul(v128.load(t2), left);
+    c21 = f32x4.mul(v128.load(t2, 16), right);
+    c30 = f32x4.mul(v128.load(t3), left);
+    c31 = f32x4.mul(v128.load(t3, 16), right);
   }
+  const end = b + depth * bLine;
+  while (b != end) {
+    const left = v128.load(b);
+    const right = v128.load(b, 16);
+    const v0 = v128.load32_splat(a0);
+    c00 = madd4(v0, left, c00);
+    c01 = madd4(v0, right, c01);
+    const v1 = v128.load32_splat(a1);
+    c10 = madd4(v1, left, c10);
+    c11 = madd4(v1, right, c11);
+    const v2 = v128.load32_splat(a2);
+    c20 = madd4(v2, left, c20);
+    c21 = madd4(v2, right, c21);
+    const v3 = v128.load32_splat(a3);
+    c30 = madd4(v3, left, c30);
+    c31 = madd4(v3, right, c31);
+    a0 += aStep;
+    a1 += aStep;
+    a2 += aStep;
+    a3 += aStep;
+    b += bLine;
+  }
+  v128.store(t, c00);
+  v128.store(t, c01, 16);
+  v128.store(t1, c10);
+  v128.store(t1, c11, 16);
+  v128.store(t2, c20);
+  v128.store(t2, c21, 16);
+  v128.store(t3, c30);
+  v128.store(t3, c31, 16);
 }
 
-/** Rows of B or C of one group, its units side by side: to[row][state], `stride` bytes apart, filled up with zeros. */
-function gather(op: usize, field: usize, group: u32, first: u32, rows: u32, to: usize, stride: u32): void {
-  const units = load<u32>(op, SCAN_BC_UNITS);
-  const channels = load<u32>(op, SCAN_BC_CHANNELS);
-  const groups = load<u32>(op, SCAN_GROUPS);
-  const unitBytes = groups * channels * 4;
-  let from: usize = load<u32>(op + field) + first * units * unitBytes + group * channels * 4;
-  for (let i: u32 = 0; i < rows; i++) {
-    for (let u: u32 = 0; u < units; u++) memory.copy(to + u * channels * 4, from + u * unitBytes, channels * 4);
-    for (let n = units * channels * 4; n < stride; n += 4) store<f32>(to + n, 0);
-    from += units * unitBytes;
-    to += stride;
-  }
-}
-
-/** products[i][j] = C[i]·B[j] for j ≤ i; rows of both are `stride` bytes apart, a multiple of 16. */
-function multiply(c: usize, b: usize, products: usize, rows: u32, stride: u32): void {
-  for (let i: u32 = 0; i < rows; i++) {
-    const left = c + i * stride;
-    for (let j: u32 = 0; j <= i; j++) {
-      const right = b + j * stride;
-      let sums = f32x4.splat(0);
-      for (let n: u32 = 0; n < stride; n += 16)
-        sums = f32x4.add(sums, f32x4.mul(v128.load(left + n), v128.load(right + n)));
-      store<f32>(products + (i * SCAN_ROWS + j) * 4, sum4(sums));
+/** out[i][q] = tile[q][i] for `lines` of q, `rows` of i; rows of out are `stride` bytes apart. */
+function store_across(tile: usize, out: usize, stride: u32, lines: u32, rows: u32): void {
+  let i: u32 = 0;
+  if (lines == 4) {
+    for (; i + 4 <= rows; i += 4) {
+      const t0 = v128.load(tile + i * 4);
+      const t1 = v128.load(tile + i * 4, TILE_STRIDE);
+      const t2 = v128.load(tile + i * 4, 2 * TILE_STRIDE);
+      const t3 = v128.load(tile + i * 4, 3 * TILE_STRIDE);
+      const low = v128.shuffle<f32>(t0, t1, 0, 4, 1, 5);
+      const high = v128.shuffle<f32>(t0, t1, 2, 6, 3, 7);
+      const nextLow = v128.shuffle<f32>(t2, t3, 0, 4, 1, 5);
+      const nextHigh = v128.shuffle<f32>(t2, t3, 2, 6, 3, 7);
+      v128.store(out, v128.shuffle<f64>(low, nextLow, 0, 2));
+      v128.store(out + stride, v128.shuffle<f64>(low, nextLow, 1, 3));
+      v128.store(out + 2 * stride, v128.shuffle<f64>(high, nextHigh, 0, 2));
+      v128.store(out + 3 * stride, v128.shuffle<f64>(high, nextHigh, 1, 3));
+      out += 4 * stride;
     }
   }
+  for (; i < rows; i++) {
+    for (let q: u32 = 0; q < lines; q++) store<f32>(out + q * 4, load<f32>(tile + q * TILE_STRIDE + i * 4));
+    out += stride;
+  }
+}
+
+/** A row of B or C of one group: its units one behind the other. */
+function gather(op: usize, field: usize, group: u32, row: u32, to: usize): void {
+  const units = load<u32>(op, SCAN_BC_UNITS);
+  const bytes = load<u32>(op, SCAN_BC_CHANNELS) * 4;
+  const groups = load<u32>(op, SCAN_GROUPS);
+  const from: usize = load<u32>(op + field) + (row * units * groups + group) * bytes;
+  for (let u: u32 = 0; u < units; u++) copy(from + u * groups * bytes, to + u * bytes, bytes);
+}
+
+function copy(from: usize, to: usize, bytes: u32): void {
+  let i: u32 = 0;
+  for (; i + 16 <= bytes; i += 16) v128.store(to + i, v128.load(from + i));
+  for (; i < bytes; i += 4) store<f32>(to + i, load<f32>(from + i));
+}
+
+function scratch(op: usize): usize {
+  return load<u32>(op, SCAN_SCRATCH) + thread_index() * ((scan_scratch_floats(headDim(op), stateDims(op)) as u32) * 4);
+}
+
+/** x of a head: [SCAN_ROWS][padded head dim]. */
+function chunk_x(op: usize): usize {
+  return scratch(op) + MATRICES;
+}
+
+/** B of a group: [SCAN_ROWS][padded state], with zeros in what is too much. */
+function chunk_b(op: usize): usize {
+  return chunk_x(op) + padded(headDim(op)) * LINE;
+}
+
+/** Cᵀ of a group: [state][SCAN_ROWS], with zeros in the rows that are not there. */
+function chunk_c(op: usize): usize {
+  return chunk_b(op) + padded(stateDims(op)) * LINE;
 }
 
 function headDim(op: usize): u32 {
@@ -320,7 +470,7 @@ function stateDims(op: usize): u32 {
   return load<u32>(op, SCAN_BC_UNITS) * load<u32>(op, SCAN_BC_CHANNELS);
 }
 
-/** A multiple of four floats. */
-function padded(state: u32): u32 {
-  return (state + 3) & ~3;
+/** Whole tiles. */
+function padded(dims: u32): u32 {
+  return (dims + (TILE_COLS - 1)) & ~(TILE_COLS - 1);
 }

@@ -23,7 +23,8 @@ import {
 } from "../../packs/format";
 import { FLAG_ADD } from "../abi";
 import { cut_channels } from "../cut";
-import { cache_take } from "../kv-cache";
+import { attention_scratch_floats } from "../kernels/attention";
+import { cache_take, cache_value_dims } from "../kv-cache";
 import { scratch_take } from "../memory";
 import {
   corrupt,
@@ -40,10 +41,10 @@ import {
   stack_units,
 } from "../pack";
 import { emit_attention, emit_norm, emit_rope, emit_unit_cols, emit_unit_rows } from "../program";
-import { shape_context, shape_rows } from "../shape";
+import { shape_rows, shape_threads } from "../shape";
 
 /** Most op records of one. */
-export const ATTENTION_OPS: u32 = 12;
+export const ATTENTION_OPS: u32 = 11;
 
 /** Checks that a layer has every tensor of an attention, in its shape. */
 export function attention_check(layer: u32): i32 {
@@ -82,7 +83,7 @@ let q: usize = 0; // [rows, heads × kept dims]
 let k: usize = 0; // [rows, kvHeads × kept dims]
 let v: usize = 0;
 let attended: usize = 0; // [rows, heads × kept dims]
-let scores: usize = 0; // [context]
+let scratch: usize = 0;
 
 /** Takes a layer's scratch at the present cut. */
 export function attention_buffers(layer: u32): void {
@@ -93,7 +94,7 @@ export function attention_buffers(layer: u32): void {
   k = scratch_take(rows, pack_field(HEADER_KV_HEADS) * qkDims);
   v = scratch_take(rows, pack_field(HEADER_KV_HEADS) * voDims);
   attended = scratch_take(rows, pack_field(HEADER_HEADS) * voDims);
-  scores = scratch_take(1, shape_context());
+  scratch = scratch_take(shape_threads(), attention_scratch_floats(qkDims, voDims));
 }
 
 /** Appends a layer's ops and takes its caches. x: [rows, width], the stream; y: [rows, width], scratch. */
@@ -108,18 +109,15 @@ export function attention_emit(layer: u32, x: usize, y: usize): void {
   if (voDims > 0) {
     emit_norm(0, x, y, fixed_tensor(ROLE_MIXER_NORM, layer));
     if (qkDims > 0) {
-      const angles = stack_tensor(qk, ROLE_ROPE);
       emit_unit_rows(qk, ROLE_Q, ROLE_Q_BIAS, y, q);
       emit_unit_rows(qk, ROLE_K, ROLE_K_BIAS, y, k);
-      if (angles != 0) {
-        emit_rope(qk, angles, q, heads, heads / kvHeads);
-        emit_rope(qk, angles, k, kvHeads, 1);
-      }
     }
     emit_unit_rows(vo, ROLE_V, 0, y, v);
-    const kCache = cache_take(kvHeads * qkDims);
-    const vCache = cache_take(kvHeads * voDims);
-    emit_attention(qk, vo, heads, kvHeads, scale, q, k, v, attended, kCache, vCache, scores);
+    const angles = stack_tensor(qk, ROLE_ROPE);
+    if (qkDims > 0 && angles != 0) emit_rope(qk, angles, heads, kvHeads, q, k);
+    const kCache = cache_take(kvHeads, qkDims);
+    const vCache = cache_take(kvHeads, cache_value_dims(voDims));
+    emit_attention(qk, vo, heads, kvHeads, scale, q, k, v, attended, kCache, vCache, scratch);
   }
   emit_unit_cols(vo, ROLE_O, fixed_tensor(ROLE_O_BIAS, layer), attended, x, FLAG_ADD);
 }

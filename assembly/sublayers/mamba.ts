@@ -36,7 +36,7 @@ import {
   ROLE_Z_BIAS,
   STACK_CHANNELS,
 } from "../../packs/format";
-import { FLAG_ADD } from "../abi";
+import { FLAG_ADD, FLAG_ALONGSIDE } from "../abi";
 import { cut_channels } from "../cut";
 import { scan_scratch_floats } from "../kernels/scan";
 import { scratch_take } from "../memory";
@@ -65,7 +65,7 @@ import {
   emit_unit_cols,
   emit_unit_rows,
 } from "../program";
-import { shape_rows } from "../shape";
+import { shape_rows, shape_threads } from "../shape";
 
 /** Most op records of one. */
 export const MAMBA_OPS: u32 = 19;
@@ -129,7 +129,8 @@ let scratch: usize = 0;
 export function mamba_buffers(layer: u32): void {
   const rows = shape_rows();
   const heads = pack_field(HEADER_SSM_HEADS);
-  const inner = heads * cut_channels(stack_find(layer, KIND_XZ));
+  const headDim = cut_channels(stack_find(layer, KIND_XZ));
+  const inner = heads * headDim;
   const state = cut_channels(stack_find(layer, KIND_BC));
   z = scratch_take(rows, inner);
   xs = scratch_take(rows, inner);
@@ -137,7 +138,7 @@ export function mamba_buffers(layer: u32): void {
   b = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   c = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   dt = scratch_take(rows, heads);
-  scratch = scratch_take(1, scan_scratch_floats(state));
+  scratch = scratch_take(shape_threads(), scan_scratch_floats(headDim, state));
 }
 
 /** Appends a layer's ops and takes its states. x: [rows, width], the stream; y: [rows, width], scratch. */
@@ -154,15 +155,18 @@ export function mamba_emit(layer: u32, x: usize, y: usize): void {
     emit_norm(0, x, y, fixed_tensor(ROLE_MIXER_NORM, layer));
     emit_unit_rows(xz, ROLE_Z, ROLE_Z_BIAS, y, z);
     emit_unit_rows(xz, ROLE_X, ROLE_X_BIAS, y, xs);
-    emit_conv(xz, ROLE_X_CONV, xs);
     if (state > 0) {
       emit_unit_rows(bc, ROLE_B, ROLE_B_BIAS, y, b);
       emit_unit_rows(bc, ROLE_C, ROLE_C_BIAS, y, c);
-      emit_conv(bc, ROLE_B_CONV, b);
-      emit_conv(bc, ROLE_C_CONV, c);
     }
     emit_matmul(0, fixed_tensor(ROLE_DT, layer), y, dt, heads);
+    emit_conv(0, xz, ROLE_X_CONV, xs);
+    if (state > 0) {
+      emit_conv(FLAG_ALONGSIDE, bc, ROLE_B_CONV, b);
+      emit_conv(FLAG_ALONGSIDE, bc, ROLE_C_CONV, c);
+    }
     emit_step_size(
+      FLAG_ALONGSIDE,
       dt,
       fixed_tensor(ROLE_DT_BIAS, layer),
       pack_float(HEADER_SSM_STEP_LEAST),
