@@ -20,6 +20,17 @@ export const CODES_START: u32 = 16;
 const NIBBLE_SCALE: i32 = 256;
 const CODE_MAX: f32 = 127;
 
+const CONSTANTS = memory.data<u32>(
+  [
+    0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff, 0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000, 0x01000100,
+    0x00100010, 0x00010001, 0x01000100,
+  ],
+  16,
+);
+const MAGNITUDE: usize = 0; // all bits but the sign
+const ROUND: usize = 16; // f32 1.5 × 2^23
+const PLACES: usize = 32; // i16 256 256 16 16 1 1 256 256
+
 /** Are the codes for a matrix of this dtype i8? Otherwise they are i16. */
 function narrow(dtype: u32): bool {
   return ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4;
@@ -49,30 +60,34 @@ export function quantize(op: usize, count: u32): void {
 
 function quantize_group(input: usize, record: usize, group: u32, dtype: u32): void {
   const end = input + group * 4;
-  let most4 = f32x4.splat(0);
-  for (let x = input; x < end; x += 16) most4 = f32x4.max(most4, f32x4.abs(v128.load(x)));
-  const most = max<f32>(
-    max<f32>(f32x4.extract_lane(most4, 0), f32x4.extract_lane(most4, 1)),
-    max<f32>(f32x4.extract_lane(most4, 2), f32x4.extract_lane(most4, 3)),
-  );
+  const magnitude = v128.load(CONSTANTS, MAGNITUDE);
+  // As integers, magnitudes have the same order, and what is not a number is above all of them.
+  let most4 = i32x4.splat(0);
+  for (let x = input; x < end; x += 16) most4 = i32x4.max_s(most4, v128.and(v128.load(x), magnitude));
+  most4 = i32x4.max_s(most4, v128.shuffle<i32>(most4, most4, 2, 3, 0, 1));
+  most4 = i32x4.max_s(most4, v128.shuffle<i32>(most4, most4, 1, 0, 3, 2));
+  const most = f32x4.extract_lane(most4, 0);
   const inverse = f32x4.splat(most == 0 ? 0 : CODE_MAX / most);
+  const round = v128.load(CONSTANTS, ROUND);
+  const places = v128.load(CONSTANTS, PLACES);
   let to = record + CODES_START;
   let sums = i16x8.splat(0);
   for (let x = input; x < end; x += BLOCK_COLS * 4) {
-    const codes = i16x8.narrow_i32x4_s(
-      i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x), inverse))),
-      i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x, 16), inverse))),
-    );
-    sums = i16x8.add(sums, codes);
+    // A sum this large has no fraction: it is rounded, and its low bits are the code.
+    const a = f32x4.add(f32x4.mul(v128.load(x), inverse), round);
+    const b = f32x4.add(f32x4.mul(v128.load(x, 16), inverse), round);
     if (narrow(dtype)) {
+      const codes = v128.shuffle<i16>(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+      sums = i16x8.add(sums, codes);
       v128.store64_lane(to, i8x16.narrow_i16x8_s(codes, codes), 0);
       to += BLOCK_COLS;
     } else if (dtype == DTYPE_Q4) {
-      const order = v128.shuffle<i16>(codes, codes, 0, 2, 4, 6, 1, 3, 5, 7);
-      v128.store(to, i16x8.mul(order, i16x8(256, 256, 16, 16, 1, 1, 256, 256)));
+      const codes = v128.shuffle<i16>(a, b, 0, 4, 8, 12, 2, 6, 10, 14);
+      sums = i16x8.add(sums, codes);
+      v128.store(to, i16x8.mul(codes, places));
       to += BLOCK_COLS * 2;
     } else {
-      v128.store(to, v128.shuffle<i16>(codes, codes, 0, 2, 1, 3, 4, 6, 5, 7));
+      v128.store(to, v128.shuffle<i16>(a, b, 0, 4, 2, 6, 8, 12, 10, 14));
       to += BLOCK_COLS * 2;
     }
   }
