@@ -1,7 +1,15 @@
 // The measurements of snug bench: every cut is loaded, and rounds go over all cuts and tests in turn, so that what the
 // machine does besides hurts all alike.
 
-import { type Ceilings, type Model, type OpWork, type Pack, type Plan, Stopwatch } from "../runtime/index";
+import {
+  type Ceilings,
+  expectedSpeed,
+  type Model,
+  type OpWork,
+  type Pack,
+  type Plan,
+  Stopwatch,
+} from "../runtime/index";
 
 export interface Test {
   /** Reading a prompt, or making tokens one by one. */
@@ -19,6 +27,8 @@ export interface Cut {
   readonly weightBytes: number;
   /** Of the KV cache, for one position. */
   readonly kvBytes: number;
+  /** Tokens a second that the plan promises at the start of a text, each time it is asked; empty if it is not. */
+  readonly expected: readonly number[];
   /** Seconds of each repetition, test by test. */
   readonly seconds: readonly number[][];
 }
@@ -38,6 +48,8 @@ export interface OpShare {
 export interface Measured {
   readonly cuts: readonly Cut[];
   readonly ceilings: Ceilings;
+  /** Share of the time for which the threads ran: what is missing they waited for other programs. */
+  readonly undisturbed: number;
   /** Of the first cut, if they were asked for. */
   readonly ops: { readonly decode: readonly OpShare[]; readonly prefill: readonly OpShare[] } | null;
 }
@@ -67,16 +79,20 @@ export async function measure(pack: Pack, plans: readonly Plan[], options: Measu
     const cuts = watches.map((watch, i) => ({
       ...workOf(watch.work()),
       plan: plans[i] as Plan,
+      expected: [] as number[],
       kvBytes: (plans[i] as Plan).kvBytes / (plans[i] as Plan).context,
       seconds: tests.map((): number[] => []),
     }));
+    const { rows, context } = plans[0] as Plan;
     for (const watch of watches) {
       onProgress("warming up", 0);
+      await watch.ready();
       // What the cache holds must have been written, or it would be read from one page of zeros.
-      await watch.prefill(Math.max(WARM_UP_TOKENS, ...tests.map(({ position }) => position)));
-      await watch.decode(WARM_UP_TOKENS);
+      await watch.prefill(Math.max(1, ...tests.map((test) => test.position)));
+      await watch.decode(Math.min(WARM_UP_TOKENS, context));
     }
     const ceilings = { readBytes: 0, products: 0 };
+    let [ran, wanted] = [0, 0]; // microseconds of all threads
     for (let repetition = 0; repetition < repetitions; repetition++) {
       const now = await (watches[0] as Stopwatch).ceilings();
       ceilings.readBytes = Math.max(ceilings.readBytes, now.readBytes);
@@ -84,18 +100,26 @@ export async function measure(pack: Pack, plans: readonly Plan[], options: Measu
       for (const [i, watch] of watches.entries())
         for (const [j, { kind, tokens, position }] of tests.entries()) {
           onProgress(`repetition ${repetition + 1} of ${repetitions}`, (repetition + i / watches.length) / repetitions);
-          cuts[i]?.seconds[j]?.push(await watch[kind](tokens, position));
+          const cut = cuts[i] as (typeof cuts)[number];
+          const before = process.cpuUsage();
+          const seconds = await watch[kind](tokens, position);
+          const { user, system } = process.cpuUsage(before);
+          ran += user + system;
+          wanted += seconds * 1e6 * cut.plan.threads;
+          cut.seconds[j]?.push(seconds);
+          if (kind === "decode" && position === 0) cut.expected.push(await expectedSpeed(pack, cut.plan, signal));
         }
     }
+    const undisturbed = Math.min(1, ran / wanted);
     const watch = watches[0] as Stopwatch;
     const position = Math.max(0, ...tests.map((test) => test.position));
     const ops = options.ops
       ? {
           decode: await opShares(watch, 1, position),
-          prefill: await opShares(watch, (plans[0] as Plan).rows, 0),
+          prefill: await opShares(watch, Math.min(rows, context), 0),
         }
       : null;
-    return { cuts, ceilings, ops };
+    return { cuts, ceilings, undisturbed, ops };
   } finally {
     for (const model of models) model.dispose();
   }

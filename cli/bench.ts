@@ -7,13 +7,14 @@ import { writeSyntheticPack } from "../packs/index";
 import type { Ceilings, Pack } from "../runtime/index";
 import { type Cut, type Measured, measure, median, type OpShare, type Test } from "./bench-measure";
 import { readShape } from "./bench-shape";
-import { planFacts, withPack } from "./budget";
+import { ENGINE_OPTIONS, planFacts, withPack } from "./budget";
 import { checkOutput } from "./files";
 import { type Command, choice, count, flag, given, list, number, text, usage, type Values } from "./options";
 import { digits, type Look, lookOf, megabytes, percent, plain, printJson, table } from "./output";
 import { Progress } from "./progress";
 
 const DEFAULTS = { shape: "qwen2.5-0.5b", pp: 512, tg: 64, repetitions: 5 };
+const UNDISTURBED_LEAST = 0.9;
 
 const OPTIONS = {
   shape: text("SHAPE", "instead of FILE, a model of this shape with random weights: see above"),
@@ -25,7 +26,7 @@ const OPTIONS = {
   tg: count("N", 0, "how many tokens are made, one by one; 0: none (64)"),
   "context-at": list(count("N", 0, "make the tokens behind N positions, once for each N (0)")),
   pruning: list(number("RATE", 0, 1, "measure these cuts in turn, all in memory at once (0)")),
-  threads: count("N", 1, "threads that share the work (what the machine has cores for)", 64),
+  ...ENGINE_OPTIONS,
   repetitions: count("N", 1, "how often everything is measured (5)", 1000),
   ops: flag("show what takes the time, op by op, of the first cut"),
   json: flag("print all figures as one JSON object"),
@@ -56,8 +57,8 @@ in seconds, and removed in the end.
     await checkOptions(values, file);
     const progress = new Progress({ lines: false });
     try {
-      await withTarget(values, file, positionsOf(tests), (path, shape) =>
-        withPack(path, async (pack) => {
+      await withTarget(values, file, positionsOf(tests), (path, shape) => {
+        const work = async (pack: Pack) => {
           const measured = await measure(pack, plansOf(pack, values, tests), {
             tests,
             repetitions: values.repetitions ?? DEFAULTS.repetitions,
@@ -68,8 +69,9 @@ in seconds, and removed in the end.
           progress.end();
           if (values.json) printJson(factsOf(pack, shape, tests, measured));
           else process.stdout.write(`${describe(pack, tests, measured).join("\n")}\n`);
-        }),
-      );
+        };
+        return withPack(path, work, values);
+      });
     } finally {
       progress.end();
     }
@@ -98,12 +100,12 @@ function positionsOf(tests: readonly Test[]): number {
   return Math.max(...tests.map(({ tokens, position }) => tokens + position));
 }
 
-function plansOf(pack: Pack, { pruning = [0], threads }: BenchValues, tests: readonly Test[]) {
+function plansOf(pack: Pack, { pruning = [0], threads, activations }: BenchValues, tests: readonly Test[]) {
   const context = positionsOf(tests);
   const { maximumContext } = pack.shape;
   if (context > maximumContext)
     throw usage(`this model has at most ${maximumContext} positions, and this takes ${context}`);
-  return pruning.map((rate) => pack.plan({ context, pruning: rate, ...given({ threads }) }));
+  return pruning.map((rate) => pack.plan({ context, pruning: rate, ...given({ threads, activations }) }));
 }
 
 /** The pack that was given, or one of the shape, which is gone afterwards unless it is to be kept. */
@@ -131,11 +133,14 @@ async function withTarget(
 // What came out
 
 interface Result {
+  readonly kind: Test["kind"];
   readonly name: string;
   readonly pruningRate: number;
   /** Tokens a second: the median of the repetitions, and all of them. */
   readonly tokensPerSecond: number;
   readonly repetitions: readonly number[];
+  /** What the plan promises, as tokensPerSecond; null where it promises nothing. */
+  readonly expected: number | null;
   /** Of weights, a second. */
   readonly weightBytesPerSecond: number;
   readonly productsPerSecond: number;
@@ -156,10 +161,12 @@ function resultsOf(tests: readonly Test[], { cuts }: Measured): Result[] {
       const outputs = kind === "decode" ? tokens : 1;
       const name = `${kind === "decode" ? "tg" : "pp"}${tokens}${position > 0 ? ` at ${position}` : ""}`;
       return {
+        kind,
         name,
         pruningRate: cut.plan.pruningRate,
         tokensPerSecond: tokens / seconds,
         repetitions: (cut.seconds[i] as number[]).map((one) => tokens / one),
+        expected: kind === "decode" && position === 0 ? median(cut.expected) : null,
         weightBytesPerSecond: (cut.weightBytes * steps) / seconds,
         productsPerSecond: (cut.products.row * tokens + cut.products.output * outputs) / seconds,
         gain: median(first.seconds[i] as number[]) / seconds,
@@ -176,7 +183,7 @@ function bytesAt({ weightBytes, kvBytes, plan }: Cut, { tokens, position }: Test
 }
 
 function factsOf(pack: Pack, shape: string | null, tests: readonly Test[], measured: Measured) {
-  const { cuts, ceilings, ops } = measured;
+  const { cuts, ceilings, undisturbed, ops } = measured;
   const plan = (cuts[0] as Cut).plan;
   return {
     name: pack.info.name,
@@ -188,6 +195,7 @@ function factsOf(pack: Pack, shape: string | null, tests: readonly Test[], measu
     turbo: pack.build.turbo,
     threads: plan.threads,
     ceilings,
+    undisturbed,
     cuts: cuts.map(({ plan: own, weightBytes, products }) => {
       const { layers: _, ...facts } = planFacts(own);
       return { ...facts, weightBytesPerToken: weightBytes, productsPerToken: products.row + products.output };
@@ -210,33 +218,40 @@ function describe(pack: Pack, tests: readonly Test[], measured: Measured): strin
   return [
     `${look.bold(plain(pack.info.name))} ${look.dim(`${dot} ${facts.join(` ${dot} `)}`)}`,
     "",
-    ...describeResults(resultsOf(tests, measured), measured.ceilings, measured.cuts.length > 1, look),
+    ...describeResults(tests, measured, look),
     ...(measured.ops ? describeOps(measured.ops, measured.ceilings, look) : []),
   ];
 }
 
-function describeResults(results: readonly Result[], ceilings: Ceilings, isSweep: boolean, look: Look): string[] {
+function describeResults(tests: readonly Test[], measured: Measured, look: Look): string[] {
+  const { ceilings, cuts, undisturbed } = measured;
+  const results = resultsOf(tests, measured);
+  const isSweep = cuts.length > 1;
+  const isExpected = results.some(({ expected }) => expected !== null);
+  const columns = ["", "pruned", "tok/s", "least and most"];
+  if (isExpected) columns.push("plan said");
+  if (isSweep) columns.push("gain");
   const rows = results.map((result) => [
     result.name,
     percent(result.pruningRate),
     digits(result.tokensPerSecond),
     `${digits(Math.min(...result.repetitions))}${look.glyphs.to}${digits(Math.max(...result.repetitions))}`,
+    ...(isExpected ? [result.expected === null ? "" : digits(result.expected)] : []),
     ...(isSweep ? [`${result.gain.toFixed(2)} of ${result.promisedGain.toFixed(2)}`] : []),
-    ...ofCeiling(result.weightBytesPerSecond, ceilings.readBytes),
+    ...(result.kind === "decode" ? ofCeiling(result.weightBytesPerSecond, ceilings.readBytes) : ["", ""]),
     ...ofCeiling(result.productsPerSecond, ceilings.products),
   ]);
-  const [head = "", ...lines] = table([
-    ["", "pruned", "tok/s", "least and most", ...(isSweep ? ["gain"] : []), "GB/s", "", "GMAC/s", ""],
-    ...rows,
-    [
-      "ceiling",
-      ...new Array(isSweep ? 4 : 3).fill(""),
-      (ceilings.readBytes / 1e9).toFixed(1),
-      "",
-      (ceilings.products / 1e9).toFixed(1),
-    ],
-  ]);
-  return [look.dim(head), ...lines.slice(0, -1), look.dim(lines.at(-1) as string)];
+  const [read, multiplied] = [ceilings.readBytes, ceilings.products].map((rate) => (rate / 1e9).toFixed(1));
+  const last = ["ceiling", ...columns.slice(1).fill(""), read as string, "", multiplied as string];
+  const [head = "", ...lines] = table([[...columns, "GB/s", "", "GMAC/s", ""], ...rows, last]);
+  return [
+    look.dim(head),
+    ...lines.slice(0, -1),
+    look.dim(lines.at(-1) as string),
+    ...(undisturbed < UNDISTURBED_LEAST
+      ? ["", `  Its threads ran only ${percent(undisturbed)} of the time: measure again when the machine is quiet.`]
+      : []),
+  ];
 }
 
 /** What ops of one kind take of a token made, and of a chunk of a prompt. */

@@ -1,7 +1,16 @@
 // snug plan: what a budget comes to, before anything is loaded.
 
-import type { Pack, Plan } from "../runtime/index";
-import { BUDGET_OPTIONS, type Budget, CONTEXT_OPTION, checkBudget, chooseBudget, planFacts, withPack } from "./budget";
+import { expectedSpeed, type Pack, type Plan, SnugError } from "../runtime/index";
+import {
+  BUDGET_OPTIONS,
+  type Budget,
+  CONTEXT_OPTION,
+  checkBudget,
+  chooseBudget,
+  ENGINE_OPTIONS,
+  planFacts,
+  withPack,
+} from "./budget";
 import { type Command, flag } from "./options";
 import { digits, grouped, lookOf, percent, plain, printJson } from "./output";
 import { type Choice, chartColumns, drawChart, drawLayers, drawParts } from "./picture";
@@ -9,6 +18,7 @@ import { type Choice, chartColumns, drawChart, drawLayers, drawParts } from "./p
 const OPTIONS = {
   ...BUDGET_OPTIONS,
   context: CONTEXT_OPTION,
+  ...ENGINE_OPTIONS,
   json: flag("print the plan as one JSON object"),
 };
 
@@ -18,22 +28,35 @@ export const planCommand: Command<typeof OPTIONS> = {
   words: ["FILE"],
   about: `
 Reads no more than the header of a pack. Without --memory and --pruning the
-plan is for the memory that the machine can spare, as in \`snug run\`.
+plan is for the memory that the machine can spare, as in \`snug run\`. How fast it
+will be is found out by running its steps on weights that are all zero.
 
   snug plan tale.snug --memory 25MB
   snug plan tale.snug --pruning 0.25 --context 512 --json`,
   options: OPTIONS,
-  async run(values, [file = ""]) {
+  async run(values, [file = ""], signal) {
     checkBudget(values);
-    await withPack(file, async (pack) => {
+    const work = async (pack: Pack) => {
       const budget = chooseBudget(pack, values, "spare");
-      if (values.json) printJson(planFacts(budget.plan));
-      else process.stdout.write(`${describe(pack, budget).join("\n")}\n`);
-    });
+      const speed = await measuredSpeed(pack, budget.plan, signal);
+      if (values.json) printJson({ ...planFacts(budget.plan), expectedTokensPerSecond: speed });
+      else process.stdout.write(`${describe(pack, budget, speed).join("\n")}\n`);
+    };
+    await withPack(file, work, values);
   },
 };
 
-function describe(pack: Pack, { plan, how }: Budget): string[] {
+/** Tokens a second; null where the plan, which may be for another machine, has no place in this one. */
+async function measuredSpeed(pack: Pack, plan: Plan, signal: AbortSignal): Promise<number | null> {
+  try {
+    return await expectedSpeed(pack, plan, signal);
+  } catch (error) {
+    if (error instanceof SnugError && error.code === "memory") return null;
+    throw error;
+  }
+}
+
+function describe(pack: Pack, { plan, how }: Budget, speed: number | null): string[] {
   const look = lookOf(process.stdout);
   const { dot } = look.glyphs;
   const choices = choicesBetween(pack, plan, chartColumns(look));
@@ -43,7 +66,7 @@ function describe(pack: Pack, { plan, how }: Budget): string[] {
     "",
     ...drawParts(plan, look),
     "",
-    ...keptWords(pack, plan).map((line) => `  ${line}`),
+    ...[...keptWords(pack, plan), ...speedWords(plan, speed)].map((line) => `  ${line}`),
     "",
     ...drawLayers(plan.layers, look),
     ...(choices.length > 1 ? ["", ...drawChart(choices, plan, look)] : []),
@@ -60,6 +83,12 @@ function keptWords(pack: Pack, plan: Plan): string[] {
   const best = all ? null : pack.plan({ ...shape, pruning: 0 }).expectedPerplexity;
   const against = best === null ? "" : `, ${digits(best)} with everything`;
   return [kept, `Expected perplexity: ${digits(plan.expectedPerplexity)}${against}.`];
+}
+
+function speedWords({ threads }: Plan, speed: number | null): string[] {
+  if (speed === null) return [];
+  const by = threads === 1 ? "one thread" : `${threads} threads`;
+  return [`Expected speed here: about ${speed.toFixed(speed < 10 ? 1 : 0)} tokens a second with ${by}.`];
 }
 
 /** What evenly spaced budgets come to, from the least to all; empty if there is only one. */

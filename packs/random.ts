@@ -63,15 +63,17 @@ function runOf(dtype: number, group: number, inputs: number): Uint8Array {
 function makeRun(dtype: number, group: number, inputs: number): Uint8Array {
   const random = randomFrom(dtype, group, inputs);
   const groupBytes = matrixBytes(dtype, ROW_TILE, group, group);
-  const words = Uint32Array.from({ length: (GROUPS * groupBytes) / 4 }, () => random() * 2 ** 32);
+  const words = new Uint32Array((GROUPS * groupBytes) / 4);
+  for (let i = 0; i < words.length; i++) words[i] = random() * 2 ** 32;
   const codes = new Uint8Array(words.buffer);
   if (dtype === DTYPE_Q4) {
-    for (const [i, word] of words.entries()) {
+    for (let i = 0; i < words.length; i++) {
+      const word = words[i] as number;
       const zeros = ~(word | (word >>> 1) | (word >>> 2) | (word >>> 3)) & 0x11111111;
       words[i] = word | (zeros << 3);
     }
   } else {
-    for (const [i, code] of codes.entries()) if (code === 0x80) codes[i] = 0;
+    for (let i = 0; i < codes.length; i++) if (codes[i] === 0x80) codes[i] = 0;
   }
   const scales = new Uint16Array(words.buffer);
   const scale = 1 / ((dtype === DTYPE_Q4 ? Q4_DEVIATION : Q8_DEVIATION) * Math.sqrt(inputs));

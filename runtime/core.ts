@@ -28,6 +28,7 @@ export interface CoreExports {
   load_read_ptr(): number;
   load_verify(index: number): number;
   load_finish(): number;
+  load_rehearsal(): number;
   narrow_stack(stack: number, units: number): number;
   narrow_apply(): number;
   program_ptr(): number;
@@ -64,6 +65,7 @@ export interface CoreExports {
   thread_join(): number;
   thread_serve(): number;
   threads_end(): void;
+  threads_ready(): number;
   threads_trapped(): void;
 }
 

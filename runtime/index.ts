@@ -15,6 +15,7 @@ export type { Model, Score } from "./model";
 export type { OpenOptions, Pack, Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
 export { type Op, Probe, type ProbedScan, type ProbedSublayer } from "./probe";
+export { expectedSpeed } from "./speed";
 export { type Ceilings, type OpWork, Stopwatch } from "./stopwatch";
 
 /** Opens a pack: the path of a file, or anything with a size that can be read from. Only the header is read. */

@@ -107,6 +107,7 @@ const MATRIX_NAMES: Readonly<Record<number, string>> = {
   [ROLE_OUT]: "out",
 };
 
+const THREADS_MS = 2000;
 const CEILING_PASSES = 4; // of which the first only warms up
 const READ_ITEM_BYTES = 256;
 const READ_AT_ONCE = 2 ** 20;
@@ -122,6 +123,13 @@ export class Stopwatch {
   constructor(model: Model, signal?: AbortSignal) {
     this.#model = model;
     this.#signal = signal;
+  }
+
+  /** Waits until all threads of the plan take part, or until it is plain that some never will. */
+  async ready(): Promise<void> {
+    const { core, plan } = this.#model;
+    const end = performance.now() + THREADS_MS;
+    while (core.exports.threads_ready() < plan.threads && performance.now() < end) await this.#pause();
   }
 
   /** Reads `tokens` random tokens from `position` on, as a prompt is read, with logits of the last. */
@@ -177,12 +185,12 @@ export class Stopwatch {
   async ceilings(): Promise<Ceilings> {
     const { core } = this.#model;
     const { exports } = core;
-    const bytes = Math.floor(core.memoryBytes / READ_AT_ONCE) * READ_AT_ONCE;
+    const atOnce = Math.min(READ_AT_ONCE, core.memoryBytes);
+    const bytes = Math.floor(core.memoryBytes / atOnce) * atOnce;
     const rounds = Math.ceil(READ_LEAST / bytes);
     const read = await this.#fastest(() => {
       for (let round = 0; round < rounds; round++)
-        for (let at = 0; at < bytes; at += READ_AT_ONCE)
-          exports.ceiling(OP_CEILING_READ, at, READ_AT_ONCE / READ_ITEM_BYTES);
+        for (let at = 0; at < bytes; at += atOnce) exports.ceiling(OP_CEILING_READ, at, atOnce / READ_ITEM_BYTES);
     });
     const multiply = await this.#fastest(() => {
       for (let call = 0; call < PRODUCT_CALLS; call++) exports.ceiling(OP_CEILING_PRODUCTS, 0, PRODUCT_ITEMS);
