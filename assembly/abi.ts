@@ -40,11 +40,12 @@ export const PLAN_ROWS: u32 = 128; // most rows of a step
 export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
 export const PLAN_BYTES: u32 = 144;
 
-// Read: filled by load_read(i); f64 each
+// Piece of a read: filled by load_read(); f64 each
 export const READ_OFFSET: u32 = 0; // in the file
 export const READ_LENGTH: u32 = 8;
 export const READ_ADDRESS: u32 = 16; // in the core's memory
-export const READ_BYTES: u32 = 24;
+export const READ_PIECES: u32 = 24; // of the whole read
+export const READ_BYTES: u32 = 32;
 
 // Row of a step: u32 each
 export const ROW_TOKEN: u32 = 0;
@@ -90,8 +91,9 @@ export const MATMUL_COLS: u32 = 40;
 export const MATMUL_PANELS: u32 = 44;
 export const MATMUL_PANEL_BYTES: u32 = 48; // from panel to panel
 export const MATMUL_AXIS: u32 = 52;
-export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0; panels of rows have theirs MATMUL_PANEL_BYTES apart
+export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0
 export const MATMUL_CODES: u32 = 60; // what OP_QUANTIZE made of the input, or 0: activations stay f32
+export const MATMUL_BIAS_BYTES: u32 = 68; // from panel to panel, where panels are rows
 export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added

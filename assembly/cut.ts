@@ -2,7 +2,7 @@
 // one u32 per stack; plan.ts fills them, everyone else reads them.
 
 import { HEADER_STACKS, NONE, STACK_CHANNELS, TENSOR_OFFSET } from "../packs/format";
-import { pack_count, pack_header_bytes, pack_header_ptr, stack_ptr } from "./pack";
+import { pack_count, pack_header_bytes, pack_header_ptr, stack_ptr, tensor_span } from "./pack";
 
 let fixedPtr: usize = 0;
 
@@ -48,8 +48,17 @@ export function cut_load(stack: u32, units: u32): void {
   store<u32>(cut_kept_ptr() + (pack_count(HEADER_STACKS) + stack) * 4, units);
 }
 
-/** Address of a stack's first unit; unit i lies i × STACK_UNIT_BYTES further. */
-export function stack_address(stack: u32): usize {
+/**
+ * Address of a tensor of a stack's unit. The panels of one matrix lie behind each other, unit after unit, and those of
+ * the next matrix behind them: a step reads a matrix from its start to its end.
+ */
+export function unit_tensor_ptr(stack: u32, tensor: usize, unit: u32): usize {
+  const before = (load<u64>(tensor, TENSOR_OFFSET) as usize) * cut_loaded(stack);
+  return stack_address(stack) + before + unit * tensor_span(tensor);
+}
+
+/** Address of a stack's units. */
+function stack_address(stack: u32): usize {
   return load<u32>(cut_kept_ptr() + (2 * pack_count(HEADER_STACKS) + stack) * 4);
 }
 

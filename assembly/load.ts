@@ -26,12 +26,13 @@ import {
   READ_BYTES,
   READ_LENGTH,
   READ_OFFSET,
+  READ_PIECES,
   STATUS_ARGUMENT,
   STATUS_CHECKSUM,
   STATUS_NUMBER,
   STATUS_STATE,
 } from "./abi";
-import { fixed_ptr, stack_address } from "./cut";
+import { fixed_ptr, fixed_tensor_ptr, unit_tensor_ptr } from "./cut";
 import {
   chunk_hash,
   fixed_tensor,
@@ -42,13 +43,14 @@ import {
   pack_units_offset,
   stack_ptr,
   tensor_ptr,
+  tensor_span,
   unit_hash,
   unit_ptr,
 } from "./pack";
 import { plan_placed, plan_ptr, plan_rehearse } from "./plan";
 import { fail } from "./status";
 import { text_open } from "./text";
-import { xxh64 } from "./xxhash";
+import { xxh64, xxh64_add, xxh64_end, xxh64_start } from "./xxhash";
 
 const read = memory.data(READ_BYTES, 8);
 // The unit that was described last: from there it is not far to the next, or to the one before.
@@ -66,43 +68,62 @@ export function load_reads(): u32 {
   return chunks() + (load<f64>(plan_ptr(), PLAN_KEPT_UNITS) as u32);
 }
 
-/** Describes read `index`. */
-export function load_read(index: u32): i32 {
+/** Describes a piece of read `index`: a chunk of the fixed part is one piece, a unit has one for each of its tensors. */
+export function load_read(index: u32, piece: u32): i32 {
   if (!plan_placed()) return fail(STATUS_STATE, 5, 0);
   if (index >= load_reads()) return fail(STATUS_ARGUMENT, 0, index);
   if (index < chunks()) {
+    if (piece != 0) return fail(STATUS_ARGUMENT, 1, piece);
     const offset = (index as u64) * FIXED_CHUNK_BYTES;
     store<f64>(read, (pack_fixed_offset() + offset) as f64, READ_OFFSET);
     store<f64>(read, min<u64>(FIXED_CHUNK_BYTES, pack_fixed_bytes() - offset) as f64, READ_LENGTH);
     store<f64>(read, (fixed_ptr() + (offset as usize)) as f64, READ_ADDRESS);
+    store<f64>(read, 1, READ_PIECES);
     return 0;
   }
   const unit = index - chunks();
+  const stack = load<u32>(unit_ptr(unit), UNIT_STACK);
+  const pieces = load<u32>(stack_ptr(stack), STACK_TENSORS);
+  if (piece >= pieces) return fail(STATUS_ARGUMENT, 1, piece);
   if (unit == 0 || lastOffset == 0) {
     lastUnit = 0;
     lastOffset = pack_units_offset();
   }
   for (; lastUnit < unit; lastUnit++) lastOffset += unit_bytes(lastUnit);
   for (; lastUnit > unit; lastUnit--) lastOffset -= unit_bytes(lastUnit - 1);
-  store<f64>(read, lastOffset as f64, READ_OFFSET);
-  store<f64>(read, unit_bytes(unit), READ_LENGTH);
-  store<f64>(read, unit_address(unit) as f64, READ_ADDRESS);
+  const tensor = tensor_ptr(load<u32>(stack_ptr(stack), STACK_TENSOR) + piece);
+  store<f64>(read, (lastOffset + load<u64>(tensor, TENSOR_OFFSET)) as f64, READ_OFFSET);
+  store<f64>(read, tensor_span(tensor), READ_LENGTH);
+  store<f64>(read, unit_tensor_ptr(stack, tensor, load<u32>(unit_ptr(unit), UNIT_INDEX)) as f64, READ_ADDRESS);
+  store<f64>(read, pieces, READ_PIECES);
   return 0;
 }
 
 /** Checks what came of read `index`: its checksum, and that the numbers of a unit are finite. */
 export function load_verify(index: u32): i32 {
-  const status = load_read(index);
+  const status = load_read(index, 0);
   if (status != 0) return status;
-  const address = load<f64>(read, READ_ADDRESS) as usize;
-  const length = load<f64>(read, READ_LENGTH);
-  const hash = index < chunks() ? chunk_hash(index) : unit_hash(index - chunks());
-  if (xxh64(address, length as usize) != hash) return fail(STATUS_CHECKSUM, load<f64>(read, READ_OFFSET), length);
-  if (index < chunks()) return 0;
-  const stack = stack_ptr(load<u32>(unit_ptr(index - chunks()), UNIT_STACK));
-  const first = load<u32>(stack, STACK_TENSOR);
-  for (let t = first; t < first + load<u32>(stack, STACK_TENSORS); t++) {
-    if (!is_finite(tensor_ptr(t), address)) return fail(STATUS_NUMBER, load<f64>(read, READ_OFFSET), length);
+  const offset = load<f64>(read, READ_OFFSET);
+  if (index < chunks()) {
+    const length = load<f64>(read, READ_LENGTH);
+    const hash = xxh64(load<f64>(read, READ_ADDRESS) as usize, length as usize);
+    return hash == chunk_hash(index) ? 0 : fail(STATUS_CHECKSUM, offset, length);
+  }
+  const unit = unit_ptr(index - chunks());
+  const stack = load<u32>(unit, UNIT_STACK);
+  const first = load<u32>(stack_ptr(stack), STACK_TENSOR);
+  const end = first + load<u32>(stack_ptr(stack), STACK_TENSORS);
+  const bytes = unit_bytes(index - chunks());
+  xxh64_start();
+  for (let t = first; t < end; t++) {
+    const tensor = tensor_ptr(t);
+    xxh64_add(unit_tensor_ptr(stack, tensor, load<u32>(unit, UNIT_INDEX)), tensor_span(tensor));
+  }
+  if (xxh64_end(0, 0, bytes) != unit_hash(index - chunks())) return fail(STATUS_CHECKSUM, offset, bytes);
+  for (let t = first; t < end; t++) {
+    const tensor = tensor_ptr(t);
+    const address = unit_tensor_ptr(stack, tensor, load<u32>(unit, UNIT_INDEX));
+    if (!is_finite(tensor, address)) return fail(STATUS_NUMBER, offset, bytes);
   }
   return 0;
 }
@@ -112,7 +133,7 @@ export function load_finish(): i32 {
   if (!plan_placed()) return fail(STATUS_STATE, 5, 0);
   for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
     const tensor = tensor_ptr(i);
-    if (!is_finite(tensor, fixed_ptr())) {
+    if (!is_finite(tensor, fixed_tensor_ptr(tensor))) {
       const offset = pack_fixed_offset() + load<u64>(tensor, TENSOR_OFFSET);
       return fail(STATUS_NUMBER, offset as f64, load<u64>(tensor, TENSOR_LENGTH) as f64);
     }
@@ -146,15 +167,9 @@ function unit_bytes(unit: u32): u32 {
   return load<u32>(stack_ptr(load<u32>(unit_ptr(unit), UNIT_STACK)), STACK_UNIT_BYTES);
 }
 
-function unit_address(unit: u32): usize {
-  const record = unit_ptr(unit);
-  return stack_address(load<u32>(record, UNIT_STACK)) + load<u32>(record, UNIT_INDEX) * unit_bytes(unit);
-}
-
-/** Are all scales of a tensor finite and not negative, all its f32 finite? `base`: of its unit or the fixed part. */
-function is_finite(tensor: usize, base: usize): bool {
+/** Are all scales of the tensor at `at` finite and not negative, all its f32 finite? */
+function is_finite(tensor: usize, at: usize): bool {
   const dtype = load<u32>(tensor, TENSOR_DTYPE);
-  let at = base + (load<u64>(tensor, TENSOR_OFFSET) as usize);
   const end = at + (load<u64>(tensor, TENSOR_LENGTH) as usize);
   if (dtype == DTYPE_BYTES) return true;
   if (dtype == DTYPE_VECTOR || dtype == DTYPE_F32) {

@@ -325,6 +325,11 @@ export function corrupt(ptr: usize): i32 {
   return fail(STATUS_CORRUPT, (ptr - header + PRELUDE_BYTES) as f64, load<u32>(ptr));
 }
 
+/** Bytes of a tensor and of the zeros behind it. */
+export function tensor_span(tensor: usize): u32 {
+  return ((load<u64>(tensor, TENSOR_LENGTH) + (ALIGN - 1)) & ~((ALIGN - 1) as u64)) as u32;
+}
+
 /** Bytes of one group of a tile, scales included. */
 export function group_bytes(dtype: u32, group: u32): u32 {
   return ROW_TILE * 2 + (dtype == DTYPE_Q4 ? (ROW_TILE * group) / 2 : ROW_TILE * group);
@@ -509,11 +514,15 @@ function check_stacks(): i32 {
     if (first < fixed || first > tensors) return corrupt(stack + STACK_TENSOR);
     const inside = load<u32>(stack, STACK_TENSORS);
     if (inside > tensors - first || inside > UNIT_TENSORS_MAX) return corrupt(stack + STACK_TENSORS);
+    // One behind the other, and nothing between them.
+    let end: u64 = 0;
     for (let t = first; t < first + inside; t++) {
       const tensor = tensor_ptr(t);
-      const offset = load<u64>(tensor, TENSOR_OFFSET);
-      if (offset > bytes || load<u64>(tensor, TENSOR_LENGTH) > bytes - offset) return corrupt(tensor + TENSOR_OFFSET);
+      if (load<u64>(tensor, TENSOR_OFFSET) != end) return corrupt(tensor + TENSOR_OFFSET);
+      if (load<u64>(tensor, TENSOR_LENGTH) > bytes - end) return corrupt(tensor + TENSOR_OFFSET);
+      end += tensor_span(tensor);
     }
+    if (end != bytes) return corrupt(stack + STACK_UNIT_BYTES);
   }
   return 0;
 }

@@ -12,13 +12,14 @@ import {
   ROLE_GATED_NORM,
   ROLE_O,
   ROLE_OUT,
+  ROW_TILE,
   STACK_TENSOR,
   STACK_TENSORS,
   TENSOR_COLS,
   TENSOR_DTYPE,
   TENSOR_GROUP,
   TENSOR_LAYER,
-  TENSOR_OFFSET,
+  TENSOR_LENGTH,
   TENSOR_ROLE,
   TENSOR_ROWS,
 } from "../packs/format";
@@ -69,6 +70,7 @@ import {
   GATED_NORM_WEIGHT,
   MATMUL_AXIS,
   MATMUL_BIAS,
+  MATMUL_BIAS_BYTES,
   MATMUL_CODES,
   MATMUL_COLS,
   MATMUL_DTYPE,
@@ -144,7 +146,7 @@ import {
   STEP_SIZE_LEAST,
   STEP_SIZE_MOST,
 } from "./abi";
-import { cut_channels, cut_kept, fixed_tensor_ptr, stack_address } from "./cut";
+import { cut_channels, cut_kept, fixed_tensor_ptr, unit_tensor_ptr } from "./cut";
 import { MATMUL_SCRATCH_BYTES } from "./kernels/matmul";
 import { codes_row_bytes } from "./kernels/quantize";
 import { arena_take, PART_SCRATCH } from "./memory";
@@ -155,8 +157,8 @@ import {
   stack_channels,
   stack_ptr,
   stack_tensor,
-  stack_unit_bytes,
   tensor_ptr,
+  tensor_span,
 } from "./pack";
 import { shape_context, shape_exact, shape_outputs, shape_rows, shape_threads } from "./shape";
 import { state_take } from "./state";
@@ -254,32 +256,37 @@ export function emit_norm(flags: u32, input: usize, out: usize, weight: usize): 
 /** out = matrix of the fixed part · input; strides in floats. */
 export function emit_matmul(flags: u32, matrix: usize, input: usize, out: usize, outStride: u32): void {
   const cols = load<u32>(matrix, TENSOR_COLS);
-  append_matmul(flags, matrix, fixed_tensor_ptr(matrix), input, cols, out, outStride, 1, 0, AXIS_ROWS);
+  append_matmul(flags, matrix, fixed_tensor_ptr(matrix), input, cols, out, outStride, 1, AXIS_ROWS);
 }
 
 /** out[rows, kept × panel rows] = the kept units' panels of `role`, stacked along the output, · input (+ bias). */
 export function emit_unit_rows(stack: u32, role: u32, biasRole: u32, input: usize, out: usize): void {
   const matrix = stack_tensor(stack, role);
-  const weight = unit_tensor_ptr(stack, matrix);
-  const units = cut_kept(stack);
-  const cols = load<u32>(matrix, TENSOR_COLS);
-  const outStride = units * load<u32>(matrix, TENSOR_ROWS);
-  const unitBytes = stack_unit_bytes(stack);
-  const op = append_matmul(0, matrix, weight, input, cols, out, outStride, units, unitBytes, AXIS_ROWS);
+  const weight = unit_tensor_ptr(stack, matrix, 0);
   const bias = stack_tensor(stack, biasRole);
-  if (bias != 0) store<u32>(op, unit_tensor_ptr(stack, bias), MATMUL_BIAS);
+  const rows = load<u32>(matrix, TENSOR_ROWS);
+  const cols = load<u32>(matrix, TENSOR_COLS);
+  const units = cut_kept(stack);
+  const op = append_matmul(0, matrix, weight, input, cols, out, units * rows, units, AXIS_ROWS);
+  if (bias != 0) {
+    store<u32>(op, unit_tensor_ptr(stack, bias, 0) as u32, MATMUL_BIAS);
+    store<u32>(op, tensor_span(bias), MATMUL_BIAS_BYTES);
+  }
+  // Without rows that fill up a tile, and zeros behind a panel, the panels are one.
+  if (rows % ROW_TILE != 0 || load<u64>(matrix, TENSOR_LENGTH) != tensor_span(matrix)) return;
+  store<u32>(op, units * rows, MATMUL_ROWS);
+  store<u32>(op, min(units, 1), MATMUL_PANELS);
 }
 
 /** out += the kept units' panels of `role`, stacked along the input, · input[rows, kept × panel cols] (+ bias). */
 export function emit_unit_cols(stack: u32, role: u32, bias: usize, input: usize, out: usize, flags: u32): void {
   const matrix = stack_tensor(stack, role);
-  const weight = unit_tensor_ptr(stack, matrix);
+  const weight = unit_tensor_ptr(stack, matrix, 0);
   const units = cut_kept(stack);
   if (units == 0 && bias == 0) return;
   const inStride = units * load<u32>(matrix, TENSOR_COLS);
   const outStride = load<u32>(matrix, TENSOR_ROWS);
-  const unitBytes = stack_unit_bytes(stack);
-  const op = append_matmul(flags, matrix, weight, input, inStride, out, outStride, units, unitBytes, AXIS_COLS);
+  const op = append_matmul(flags, matrix, weight, input, inStride, out, outStride, units, AXIS_COLS);
   if (bias != 0) store<u32>(op, fixed_tensor_ptr(bias) as u32, MATMUL_BIAS);
 }
 
@@ -292,8 +299,8 @@ export function emit_rope(stack: u32, angles: usize, heads: u32, kvHeads: u32, q
   store<u32>(op, heads, ROPE_HEADS);
   store<u32>(op, kvHeads, ROPE_KV_HEADS);
   store<u32>(op, stack_channels(stack), ROPE_CHANNELS);
-  store<u32>(op, unit_tensor_ptr(stack, angles), ROPE_ANGLES);
-  store<u32>(op, stack_unit_bytes(stack), ROPE_UNIT_BYTES);
+  store<u32>(op, unit_tensor_ptr(stack, angles, 0) as u32, ROPE_ANGLES);
+  store<u32>(op, tensor_span(angles), ROPE_UNIT_BYTES);
 }
 
 /** Attention of the step's rows over the cache; shapes: OP_ATTENTION. */
@@ -354,8 +361,8 @@ export function emit_conv(flags: u32, stack: u32, role: u32, data: usize): void 
   store<u32>(op, cut_kept(stack), CONV_UNITS);
   store<u32>(op, channels, CONV_CHANNELS);
   store<u32>(op, taps, CONV_TAPS);
-  store<u32>(op, unit_tensor_ptr(stack, weight), CONV_WEIGHT);
-  store<u32>(op, stack_unit_bytes(stack), CONV_UNIT_BYTES);
+  store<u32>(op, unit_tensor_ptr(stack, weight, 0) as u32, CONV_WEIGHT);
+  store<u32>(op, tensor_span(weight), CONV_UNIT_BYTES);
   store<u32>(op, state_take(((taps - 1) as u64) * cut_kept(stack) * channels) as u32, CONV_STATE);
 }
 
@@ -405,11 +412,12 @@ export function emit_scan(
 
 /** data = the gated norm of data, gate: both [rows, kept, heads, channels]; divisor: channels of an uncut group. */
 export function emit_gated_norm(stack: u32, heads: u32, groups: u32, divisor: f32, data: usize, gate: usize): void {
+  const weight = stack_tensor(stack, ROLE_GATED_NORM);
   const op = append(OP_GATED_NORM, 0);
   store<u32>(op, data as u32, GATED_NORM_DATA);
   store<u32>(op, gate as u32, GATED_NORM_GATE);
-  store<u32>(op, unit_tensor_ptr(stack, stack_tensor(stack, ROLE_GATED_NORM)), GATED_NORM_WEIGHT);
-  store<u32>(op, stack_unit_bytes(stack), GATED_NORM_UNIT_BYTES);
+  store<u32>(op, unit_tensor_ptr(stack, weight, 0) as u32, GATED_NORM_WEIGHT);
+  store<u32>(op, tensor_span(weight), GATED_NORM_UNIT_BYTES);
   store<u32>(op, cut_kept(stack), GATED_NORM_UNITS);
   store<u32>(op, heads, GATED_NORM_HEADS);
   store<u32>(op, stack_channels(stack), GATED_NORM_CHANNELS);
@@ -450,7 +458,6 @@ function append_matmul(
   out: usize,
   outStride: u32,
   panels: u32,
-  panelBytes: u32,
   axis: u32,
 ): usize {
   const dtype = load<u32>(matrix, TENSOR_DTYPE);
@@ -481,13 +488,9 @@ function append_matmul(
   store<u32>(op, load<u32>(matrix, TENSOR_ROWS), MATMUL_ROWS);
   store<u32>(op, load<u32>(matrix, TENSOR_COLS), MATMUL_COLS);
   store<u32>(op, panels, MATMUL_PANELS);
-  store<u32>(op, panelBytes, MATMUL_PANEL_BYTES);
+  store<u32>(op, tensor_span(matrix), MATMUL_PANEL_BYTES);
   store<u32>(op, axis, MATMUL_AXIS);
   store<u32>(op, (coded ? codesPtr : 0) as u32, MATMUL_CODES);
   store<u32>(op, scratchPtr as u32, MATMUL_SCRATCH);
   return op;
-}
-
-function unit_tensor_ptr(stack: u32, tensor: usize): u32 {
-  return (stack_address(stack) + (load<u64>(tensor, TENSOR_OFFSET) as usize)) as u32;
 }

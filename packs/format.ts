@@ -6,8 +6,8 @@
 // Everything is little-endian; every section, fixed tensor and unit starts at a multiple of ALIGN and is padded with
 // zeros. The prelude and the header say all that a plan needs. Units lie in the order in which they are kept: any
 // prefix of them is a model. One group of channels of one layer is a *stack* of units; all units of a stack have the
-// same layout and length, so unit i of a stack loads at the stack's base + i × unitBytes and a matrix is a pile of
-// equal panels.
+// same layout and length: one panel of each of the stack's matrices, one behind the other. Loading puts the panels of
+// one matrix behind each other (assembly/cut.ts).
 
 export const ALIGN: u32 = 64;
 export const PACK_VERSION: u32 = 2;

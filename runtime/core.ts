@@ -24,7 +24,7 @@ export interface CoreExports {
   plan_place(): number;
   plan_ptr(): number;
   load_reads(): number;
-  load_read(index: number): number;
+  load_read(index: number, piece: number): number;
   load_read_ptr(): number;
   load_verify(index: number): number;
   load_finish(): number;

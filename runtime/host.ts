@@ -8,6 +8,8 @@ export interface Source {
   readonly size: number;
   /** Fills `target` with the bytes from `offset` on; rejects if they are not all there. */
   read(offset: number, target: Uint8Array): Promise<void>;
+  /** As read(), for consecutive bytes that go to several places. Absent: a read for each place. */
+  readPieces?(offset: number, targets: readonly Uint8Array[]): Promise<void>;
   close?(): Promise<void>;
 }
 

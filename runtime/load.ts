@@ -1,7 +1,7 @@
 // Carries out a plan's reads: from the source straight to their places in the core's memory, the next ones under way
 // while the last one is checked.
 
-import { READ_ADDRESS, READ_BYTES, READ_LENGTH, READ_OFFSET } from "../assembly/abi";
+import { READ_ADDRESS, READ_BYTES, READ_LENGTH, READ_OFFSET, READ_PIECES } from "../assembly/abi";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
@@ -25,24 +25,30 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   throwIfAborted(options.signal);
   guarded(() => core.check(exports.plan_place()));
   const reads = exports.load_reads();
-  const describe = (index: number) => {
-    guarded(() => core.check(exports.load_read(index)));
+  const describe = (index: number, piece: number) => {
+    guarded(() => core.check(exports.load_read(index, piece)));
     const read = core.view(exports.load_read_ptr(), READ_BYTES);
     return {
       offset: read.getFloat64(READ_OFFSET, true),
       length: read.getFloat64(READ_LENGTH, true),
       address: read.getFloat64(READ_ADDRESS, true),
+      pieces: read.getFloat64(READ_PIECES, true),
     };
   };
+  const piecesOf = (index: number) => {
+    const first = describe(index, 0);
+    return [first, ...Array.from({ length: first.pieces - 1 }, (_, i) => describe(index, i + 1))];
+  };
   const start = (index: number) => {
-    const { offset, length, address } = describe(index);
-    const done = readSource(source, offset, core.bytes(address, length));
+    const pieces = piecesOf(index);
+    const targets = pieces.map(({ address, length }) => core.bytes(address, length));
+    const done = readPieces(source, (pieces[0] as { offset: number }).offset, targets);
     done.catch(() => {}); // awaited below: a failure before that is not unhandled
-    return { done, length };
+    return { done, length: targets.reduce((sum, { length }) => sum + length, 0) };
   };
   // The prelude and the header were read when the pack was opened.
   let readBytes = plan.readBytes;
-  for (let i = 0; i < reads; i++) readBytes -= describe(i).length;
+  for (let i = 0; i < reads; i++) for (const { length } of piecesOf(i)) readBytes -= length;
   const underWay: ReturnType<typeof start>[] = [];
   for (let index = 0, started = 0; index < reads; index++) {
     while (started < reads && underWay.length < READS_AT_ONCE) underWay.push(start(started++));
@@ -57,10 +63,27 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   guarded(() => core.check(exports.load_finish()));
 }
 
+/** Reads consecutive bytes to several places. */
+async function readPieces(source: Source, offset: number, targets: readonly Uint8Array[]): Promise<void> {
+  if (targets.length > 1 && source.readPieces !== undefined)
+    return named(source, () => source.readPieces?.(offset, targets));
+  let at = offset;
+  const reads = targets.map((target) => {
+    at += target.length;
+    return readSource(source, at - target.length, target);
+  });
+  for (const { status, reason } of (await Promise.allSettled(reads)) as PromiseRejectedResult[])
+    if (status === "rejected") throw reason;
+}
+
 /** Reads; whatever else a source throws becomes a SnugError. */
-export async function readSource(source: Source, offset: number, target: Uint8Array): Promise<void> {
+export function readSource(source: Source, offset: number, target: Uint8Array): Promise<void> {
+  return named(source, () => source.read(offset, target));
+}
+
+async function named(source: Source, read: () => Promise<void> | undefined): Promise<void> {
   try {
-    await source.read(offset, target);
+    await read();
   } catch (cause) {
     if (cause instanceof SnugError) throw cause;
     throw new SnugError("source", `cannot read ${source.name}: ${cause instanceof Error ? cause.message : cause}`, {

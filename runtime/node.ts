@@ -46,12 +46,31 @@ async function openSource(location: string): Promise<Source> {
           done += bytesRead;
         }
       },
+      async readPieces(offset, targets) {
+        for (let left = [...targets]; left.length > 0; ) {
+          const { bytesRead } = await file.readv(left, offset);
+          if (bytesRead === 0)
+            throw new SnugError("source", `${location} ended at byte ${offset} while it was being read`);
+          offset += bytesRead;
+          left = behind(left, bytesRead);
+        }
+      },
       close: () => file.close(),
     };
   } catch (error) {
     await file.close();
     throw error;
   }
+}
+
+/** What is left of the places when the first `bytes` bytes have come. */
+function behind(targets: readonly Uint8Array[], bytes: number): Uint8Array[] {
+  let done = bytes;
+  return targets.flatMap((target) => {
+    const here = Math.min(done, target.length);
+    done -= here;
+    return here === target.length ? [] : [target.subarray(here)];
+  });
 }
 
 async function loadModule(file: string): Promise<WebAssembly.Module> {

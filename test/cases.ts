@@ -15,6 +15,7 @@ import {
   GATE_WIDTH,
   MATMUL_AXIS,
   MATMUL_BIAS,
+  MATMUL_BIAS_BYTES,
   MATMUL_CODES,
   MATMUL_COLS,
   MATMUL_DTYPE,
@@ -227,7 +228,10 @@ function matmulCase(spec: MatmulSpec, count: number, variant: number, coded: boo
     bias === null || (axis === AXIS_ROWS && panels === 0)
       ? []
       : axis === AXIS_ROWS
-        ? [{ at: MATMUL_BIAS, buffer: "weight", offset: biasOffset }]
+        ? [
+            { at: MATMUL_BIAS, buffer: "weight", offset: biasOffset },
+            { at: MATMUL_BIAS_BYTES, word: panelBytes },
+          ]
         : [{ at: MATMUL_BIAS, buffer: "bias" }];
 
   const dense = (from: Float32Array, stride: number, width: number) =>

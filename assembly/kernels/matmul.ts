@@ -7,6 +7,7 @@ import {
   FLAG_ADD,
   MATMUL_AXIS,
   MATMUL_BIAS,
+  MATMUL_BIAS_BYTES,
   MATMUL_CODES,
   MATMUL_COLS,
   MATMUL_DTYPE,
@@ -43,6 +44,7 @@ export function matmul(op: usize, count: u32): void {
   const panels = load<u32>(op, MATMUL_PANELS);
   const panelBytes = load<u32>(op, MATMUL_PANEL_BYTES);
   const bias: usize = load<u32>(op, MATMUL_BIAS);
+  const biasBytes = load<u32>(op, MATMUL_BIAS_BYTES);
   const tiles = (rows + (ROW_TILE - 1)) / ROW_TILE;
   if (load<u32>(op, MATMUL_AXIS) == AXIS_COLS) {
     const first = share_start(tiles);
@@ -58,7 +60,7 @@ export function matmul(op: usize, count: u32): void {
     const panel = at / tiles;
     const first = at % tiles;
     const last = min(tiles, first + end - at);
-    start_rows(op, count, panel * rows, bias == 0 ? 0 : bias + panel * panelBytes, first, last);
+    start_rows(op, count, panel * rows, bias == 0 ? 0 : bias + panel * biasBytes, first, last);
     add_tiles(op, count, weight + panel * panelBytes, 0, panel * rows, first, last);
     at += last - first;
   }
