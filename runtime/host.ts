@@ -31,10 +31,11 @@ export interface Host {
   /** Compiles one of the product's modules, such as "core.wasm". */
   loadModule(file: string): Promise<WebAssembly.Module>;
   spareMemory(): SpareMemory;
-  /** Asks the engine for what it has but does not offer by itself; false: it has not. Concerns what is compiled next. */
+  /**
+   * Asks the engine for what it has but does not offer by itself, once it is sure that it works; false: it is not there,
+   * or does not. Concerns what is compiled next.
+   */
   enable?(feature: Feature): boolean;
-  /** Takes enable() back. */
-  disable?(feature: Feature): false;
   /** How many threads are worth having. Absent: one. */
   usableThreads?(): number;
   /** Starts a thread that serves the steps of an instance over this memory: see serveSteps(). */

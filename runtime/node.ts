@@ -20,7 +20,6 @@ export const nodeHost: Host = {
   loadModule,
   spareMemory,
   enable,
-  disable,
   usableThreads,
   startThread,
   pause: () => setImmediate(),
@@ -85,7 +84,7 @@ async function loadModule(file: string): Promise<WebAssembly.Module> {
 /** Node 20 has relaxed SIMD behind a flag; from Node 24 on 128-bit vectors can be fused to 256 bits. */
 function enable(feature: Feature): boolean {
   if (feature === "turbo") {
-    if (NODE_MAJOR < 24 || process.arch !== "x64" || !turboCompiles()) return false;
+    if (NODE_MAJOR < 24 || process.arch !== "x64" || !turboWorks()) return false;
     setFlagsFromString("--experimental-wasm-revectorize");
   } else if (NODE_MAJOR < 22) {
     setFlagsFromString("--experimental-wasm-relaxed-simd");
@@ -94,19 +93,19 @@ function enable(feature: Feature): boolean {
 }
 
 /**
- * Does the engine compile the core with wider vectors? One that cannot takes the whole process with it, so another
- * process tries first.
+ * Does the engine compute rightly with wider vectors? One that cannot may take the whole process with it, or keep wrong
+ * code for all later compilations, so another process tries first, with all functions compiled as they will be.
  */
-function turboCompiles(): boolean {
+function turboWorks(): boolean {
   const file = fileURLToPath(new URL("core.relaxed.wasm", import.meta.url));
   const flags = ["--experimental-wasm-revectorize", "--no-liftoff", "--no-wasm-lazy-compilation"];
-  const script = "new WebAssembly.Module(require('fs').readFileSync(process.argv[1]))";
+  const script = `
+    const module = new WebAssembly.Module(require("node:fs").readFileSync(process.argv[1]));
+    const memory = new WebAssembly.Memory({ initial: 2, maximum: 65536 });
+    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    exports._initialize?.();
+    process.exit(exports.self_test(1));`;
   return spawnSync(process.execPath, [...flags, "-e", script, file], { stdio: "ignore" }).status === 0;
-}
-
-function disable(feature: Feature): false {
-  if (feature === "turbo" && NODE_MAJOR >= 24) setFlagsFromString("--no-experimental-wasm-revectorize");
-  return false;
 }
 
 /** The least of what the machine, the cgroup and the process limit leave free. */
