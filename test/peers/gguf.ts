@@ -18,9 +18,7 @@ const TOKEN_NORMAL = 1;
 const TOKEN_CONTROL = 3;
 const TOKEN_UNUSED = 5;
 
-/** Token ids from here on have a printable ASCII character as text: "!" … "~". */
-export const FIRST_TEXT_TOKEN = 0;
-export const FIRST_TEXT_CHARACTER = 33;
+/** Token ids below this are the printable characters from "!" on, one each. */
 export const TEXT_TOKENS = 94;
 
 export interface GgufModel {

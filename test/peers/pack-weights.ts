@@ -377,15 +377,14 @@ function gatherCols(units: readonly Codes[], lines: readonly Line[], name: strin
   const cols = lines.length;
   const codes = new Int8Array(rows * cols);
   const scales = new Uint16Array((rows * cols) / GROUP);
-  lines.forEach(([unit, col], to) => {
-    const from = units[unit] as Codes;
-    for (let row = 0; row < rows; row++) {
+  for (let row = 0; row < rows; row++)
+    lines.forEach(([unit, col], to) => {
+      const from = units[unit] as Codes;
       const scale = from.scales[(row * from.cols + col - (col % GROUP)) / GROUP] as number;
       const at = (row * cols + to - (to % GROUP)) / GROUP;
       if (to % GROUP === 0) scales[at] = scale;
       else if (scales[at] !== scale) throw new Error(`${name}: columns that share a group have two scales`);
       codes[row * cols + to] = from.codes[row * from.cols + col] as number;
-    }
-  });
+    });
   return { rows, cols, codes, scales };
 }
