@@ -18,13 +18,9 @@ export const CONTEXT_OPTION = count(
   "positions to have room for, prompt and answer together (2048, or the model's most if that is less)",
 );
 
-export const THREADS_OPTION = count("N", 1, "threads that share the work (what the machine has cores for)", 64);
-
-export const TURBO_OPTION = flag("vectors wider than 128 bits, where the engine has them on request; experimental");
-
 export const ENGINE_OPTIONS = {
-  threads: THREADS_OPTION,
-  turbo: TURBO_OPTION,
+  threads: count("N", 1, "threads that share the work (what the machine has cores for)", 64),
+  turbo: flag("vectors wider than 128 bits, where the engine has them on request; experimental"),
   activations: choice(["int8", "f32"], "what 4- and 8-bit matrices work on; f32 is exact, and slower (int8)"),
 };
 
