@@ -1,7 +1,7 @@
 // One instance of the core: the only file that touches WebAssembly. Addresses come out unsigned, failures as
 // SnugErrors, and views of memory are made anew at each use, because growing the memory detaches them.
 
-import { STATUS_OK } from "../assembly/abi";
+import { STATUS_MEMORY, STATUS_OK } from "../assembly/abi";
 import { SnugError, statusError } from "./errors";
 import type { Host, Thread } from "./host";
 
@@ -69,6 +69,9 @@ export interface CoreExports {
   threads_trapped(): void;
 }
 
+const PAGE_BYTES = 65536;
+const PAGES_MAX = 65536;
+
 export class Core {
   readonly exports: CoreExports;
   readonly #module: WebAssembly.Module;
@@ -76,11 +79,20 @@ export class Core {
   readonly #name: string;
   readonly #threads: Thread[] = [];
 
-  /** `name`: of the pack, for messages; `shared`: is the module one for memory that threads share? */
-  constructor(module: WebAssembly.Module, name: string, shared: boolean) {
+  /**
+   * `name`: of the pack, for messages; `shared`: is the module one for memory that threads share? `bytes`: what it will
+   * take and never exceed; some engines set aside the most that a memory may grow to. Absent: it grows as it needs.
+   */
+  constructor(module: WebAssembly.Module, name: string, shared: boolean, bytes?: number) {
     this.#module = module;
     this.#name = name;
-    this.#memory = new WebAssembly.Memory({ initial: 2, maximum: 65536, shared });
+    const pages = bytes === undefined ? undefined : Math.ceil(bytes / PAGE_BYTES);
+    try {
+      this.#memory = new WebAssembly.Memory({ initial: pages ?? 2, maximum: pages ?? PAGES_MAX, shared });
+    } catch (cause) {
+      if (cause instanceof RangeError) throw statusError(STATUS_MEMORY, bytes ?? 2 * PAGE_BYTES, 0, name);
+      throw cause;
+    }
     this.exports = instantiate(module, this.#memory);
   }
 

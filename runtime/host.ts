@@ -1,15 +1,26 @@
-// What a host must provide. One file a host fills this in: node.ts.
+// What a host must provide. One file a host fills this in: node.ts, browser-host.ts.
 
 /** Where a pack's bytes come from. */
 export interface Source {
   /** What to call it in messages. */
   readonly name: string;
-  /** Bytes in all. */
+  /** Bytes in all; Infinity where nobody knows beforehand. */
   readonly size: number;
+  /** Bytes that came over a network so far. Absent: none ever do. */
+  readonly downloadedBytes?: number;
   /** Fills `target` with the bytes from `offset` on; rejects if they are not all there. */
   read(offset: number, target: Uint8Array): Promise<void>;
   /** As read(), for consecutive bytes that go to several places. Absent: a read for each place. */
   readPieces?(offset: number, targets: readonly Uint8Array[]): Promise<void>;
+  /**
+   * Says that bytes below `end` are read next, in ascending order, until the function that comes back is called; the
+   * signal stops such reads. Absent: reads need no preparation.
+   */
+  prepare?(end: number, signal?: AbortSignal): Promise<() => Promise<void>>;
+  /** Fetches anew what was kept on the device and turned out damaged; false: nothing was kept of it. While prepared. */
+  repair?(offset: number, length: number): Promise<boolean>;
+  /** Forgets all that is kept on the device: it cannot be mended, or was never a pack. While prepared. */
+  discard?(): void;
   close?(): Promise<void>;
 }
 

@@ -1,8 +1,10 @@
 // The public API on Node.
 
+import { blobSource } from "./blob";
+import { Download } from "./download";
 import type { Source } from "./host";
 import { nodeHost } from "./node";
-import { type OpenOptions, Pack } from "./pack";
+import { type OpenOptions, openPack, type Pack } from "./pack";
 
 export type { Build, Simd } from "./build";
 export type { Message } from "./chat";
@@ -14,17 +16,24 @@ export type { LoadOptions, LoadProgress } from "./load";
 export type { Model, Score } from "./model";
 export type { OpenOptions, Pack, Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
+export type { Port } from "./port";
 export { type Op, Probe, type ProbedScan, type ProbedSublayer } from "./probe";
+export { type RemoteGeneration, type RemoteModel, type RemotePack, RemotePacks } from "./remote";
+export { servePacks } from "./serve";
 export { expectedSpeed } from "./speed";
 export { type Ceilings, type OpWork, Stopwatch } from "./stopwatch";
 
-/** Opens a pack: the path of a file, or anything with a size that can be read from. Only the header is read. */
-export async function open(source: string | Source, options: OpenOptions = {}): Promise<Pack> {
-  const opened = typeof source === "string" ? await nodeHost.openSource(source) : source;
-  try {
-    return await Pack.open(opened, nodeHost, options);
-  } catch (error) {
-    await opened.close?.();
-    throw error;
-  }
+/**
+ * Opens a pack: the path of a file, an http or https address, a Blob, or anything with a size that can be read from. Only
+ * the header is read.
+ */
+export async function open(source: string | URL | Blob | Source, options: OpenOptions = {}): Promise<Pack> {
+  return openPack(await openSource(source), nodeHost, options);
+}
+
+async function openSource(source: string | URL | Blob | Source): Promise<Source> {
+  if (source instanceof Blob) return blobSource(source);
+  if (typeof source !== "string" && !(source instanceof URL)) return source;
+  const location = String(source);
+  return /^https?:\/\//i.test(location) ? new Download(location) : nodeHost.openSource(location);
 }

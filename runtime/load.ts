@@ -13,17 +13,32 @@ const READS_AT_ONCE = 8;
 export interface LoadProgress {
   readonly readBytes: number;
   readonly totalBytes: number;
+  /** What has come over a network since the pack was opened: 0 where all of it is on the device. */
+  readonly downloadedBytes: number;
 }
 
 export interface LoadOptions {
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: LoadProgress) => void;
+  /** The engine refused the memory of a plan that was made for a budget: this smaller one is tried now. */
+  readonly onSmaller?: (plan: Plan, error: SnugError) => void;
 }
 
 export async function loadPlan(core: Core, source: Source, host: Host, plan: Plan, options: LoadOptions) {
-  const { exports } = core;
   throwIfAborted(options.signal);
-  guarded(() => core.check(exports.plan_place()));
+  guarded(() => core.check(core.exports.plan_place()));
+  const release = await source.prepare?.(plan.readBytes, options.signal);
+  try {
+    await carryOut(core, source, plan, options);
+  } finally {
+    await release?.();
+  }
+  await host.pause();
+  guarded(() => core.check(core.exports.load_finish()));
+}
+
+async function carryOut(core: Core, source: Source, plan: Plan, options: LoadOptions): Promise<void> {
+  const { exports } = core;
   const reads = exports.load_reads();
   const describe = (index: number, piece: number) => {
     guarded(() => core.check(exports.load_read(index, piece)));
@@ -42,9 +57,11 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   const start = (index: number) => {
     const pieces = piecesOf(index);
     const targets = pieces.map(({ address, length }) => core.bytes(address, length));
-    const done = readPieces(source, (pieces[0] as { offset: number }).offset, targets);
+    const offset = (pieces[0] as { offset: number }).offset;
+    const read = () => readPieces(source, offset, targets);
+    const done = read();
     done.catch(() => {}); // awaited below: a failure before that is not unhandled
-    return { done, length: targets.reduce((sum, { length }) => sum + length, 0) };
+    return { done, read, offset, length: targets.reduce((sum, { length }) => sum + length, 0) };
   };
   // The prelude and the header were read when the pack was opened.
   let readBytes = plan.readBytes;
@@ -52,15 +69,47 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   const underWay: ReturnType<typeof start>[] = [];
   for (let index = 0, started = 0; index < reads; index++) {
     while (started < reads && underWay.length < READS_AT_ONCE) underWay.push(start(started++));
-    const { done, length } = underWay.shift() as ReturnType<typeof start>;
+    const { done, read, offset, length } = underWay.shift() as ReturnType<typeof start>;
     await done;
     throwIfAborted(options.signal);
-    guarded(() => core.check(exports.load_verify(index)));
+    await checked(source, offset, length, () => guarded(() => core.check(exports.load_verify(index))), read);
     readBytes += length;
-    options.onProgress?.({ readBytes, totalBytes: plan.readBytes });
+    options.onProgress?.({ readBytes, totalBytes: plan.readBytes, downloadedBytes: source.downloadedBytes ?? 0 });
   }
-  await host.pause();
-  guarded(() => core.check(exports.load_finish()));
+}
+
+/**
+ * Checks what was read. Where a source kept it on the device and it is damaged, it is fetched anew, read again and
+ * checked again; what is damaged even then is not kept.
+ */
+export async function checked<T>(
+  source: Source,
+  offset: number,
+  length: number,
+  check: () => T,
+  readAgain: () => Promise<void>,
+): Promise<T> {
+  const isDamage = (error: unknown) => error instanceof SnugError && error.code === "pack";
+  try {
+    return check();
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    const repaired = await source.repair?.(offset, length).catch((cause: Error) => {
+      const message = `what is kept of ${source.name} on this device is damaged, and ${cause.message}`;
+      throw new SnugError("source", message, { cause });
+    });
+    if (!repaired) {
+      source.discard?.();
+      throw error;
+    }
+  }
+  await readAgain();
+  try {
+    return check();
+  } catch (error) {
+    if (isDamage(error)) source.discard?.();
+    throw error;
+  }
 }
 
 /** Reads consecutive bytes to several places. */

@@ -26,6 +26,7 @@ import {
   HEADER_VOCABULARY,
   HEADER_WIDTH,
   PRELUDE_BYTES,
+  PRELUDE_FILE_BYTES,
   ROLE_EMBEDDING,
   ROLE_TOKENIZER,
   TENSOR_BYTES,
@@ -37,7 +38,7 @@ import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
 import { type Info, parseInfo } from "./info";
-import { type LoadOptions, loadPlan, readSource } from "./load";
+import { checked, type LoadOptions, loadPlan, readSource } from "./load";
 import { Model } from "./model";
 import { makePlan, type Plan, type PlanOptions } from "./plan";
 
@@ -77,6 +78,20 @@ const DTYPE_NAMES: Readonly<Record<number, string>> = { [DTYPE_F32]: "f32", [DTY
 export interface OpenOptions {
   /** Vectors wider than 128 bits where the engine can be asked for them; experimental in the engines. Default false. */
   readonly turbo?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** Of the memory that an engine refused, this share is asked for next. */
+const SMALLER_SHARE = 0.85;
+
+/** Opens a pack and leaves its source open; one that is none is closed. */
+export async function openPack(source: Source, host: Host, options: OpenOptions): Promise<Pack> {
+  try {
+    return await Pack.open(source, host, options);
+  } catch (error) {
+    await source.close?.();
+    throw error;
+  }
 }
 
 export class Pack {
@@ -98,8 +113,8 @@ export class Pack {
     this.#host = host;
     this.build = build;
     this.#turbo = build.turbo;
-    this.size = source.size;
     const { exports } = core;
+    this.size = Number(core.view(exports.pack_prelude_ptr(), PRELUDE_BYTES).getBigUint64(PRELUDE_FILE_BYTES, true));
     this.shape = readShape(core);
     this.units = exports.pack_count(HEADER_UNITS);
     const json = core.bytes(exports.pack_info_ptr(), exports.pack_count(HEADER_INFO));
@@ -110,16 +125,13 @@ export class Pack {
   static async open(source: Source, host: Host, options: OpenOptions = {}): Promise<Pack> {
     const build = await chooseBuild(host, { shared: false, turbo: options.turbo ?? false });
     const core = new Core(build.module, source.name, false);
-    const { exports } = core;
-    const prelude = new Uint8Array(PRELUDE_BYTES);
-    await readSource(source, 0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
-    core.bytes(exports.pack_prelude_ptr(), PRELUDE_BYTES).set(prelude);
-    const headerBytes = guarded(() => core.check(exports.pack_prelude(source.size)));
-    const header = new Uint8Array(headerBytes);
-    await readSource(source, PRELUDE_BYTES, header);
-    core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
-    guarded(() => core.check(exports.pack_header()));
-    guarded(() => core.check(exports.plan_shape(0, 0, 0, 0, 0, 0)));
+    const release = await source.prepare?.(PRELUDE_BYTES, options.signal);
+    try {
+      await readHeader(core, source);
+    } finally {
+      await release?.();
+    }
+    guarded(() => core.check(core.exports.plan_shape(0, 0, 0, 0, 0, 0)));
     return new Pack(core, source, host, build);
   }
 
@@ -130,10 +142,22 @@ export class Pack {
 
   /**
    * Loads what a plan keeps. Without a plan: what fits the memory that the host can spare, or everything if that is
-   * less; see spare().
+   * less; see spare(). If the engine refuses the memory, a plan that was made for a budget is made anew for less, until
+   * one fits: the model's own plan says what it came to.
    */
   async load(plan: Plan = this.plan({ memory: this.spare().bytes }), options: LoadOptions = {}): Promise<Model> {
-    return this.#start(plan, (core) => loadPlan(core, this.#source, this.#host, plan, options));
+    for (let tried = plan; ; ) {
+      try {
+        return await this.#start(tried, tried.totalBytes, (core) =>
+          loadPlan(core, this.#source, this.#host, tried, options),
+        );
+      } catch (error) {
+        const smaller = this.#smaller(tried, error);
+        if (smaller === undefined) throw error;
+        options.onSmaller?.(smaller, error as SnugError);
+        tried = smaller;
+      }
+    }
   }
 
   /**
@@ -141,15 +165,23 @@ export class Pack {
    * 128 MB of memory, or what the plan takes if that is less, and the fixed part if that is more.
    */
   rehearse(plan: Plan): Promise<Model> {
-    return this.#start(plan, async (core) => {
+    return this.#start(plan, undefined, async (core) => {
       guarded(() => core.check(core.exports.load_rehearsal()));
     });
   }
 
-  async #start(plan: Plan, load: (core: Core) => Promise<void>): Promise<Model> {
+  /** The plan to try after this error: undefined if the error is another, or nothing smaller can run. */
+  #smaller(plan: Plan, error: unknown): Plan | undefined {
+    const refused = error instanceof SnugError && error.code === "memory";
+    if (!refused || plan.options.memory === undefined) return undefined;
+    const memory = Math.floor(plan.totalBytes * SMALLER_SHARE);
+    return memory < plan.minimumBytes ? undefined : this.plan({ ...plan.options, memory });
+  }
+
+  async #start(plan: Plan, bytes: number | undefined, load: (core: Core) => Promise<void>): Promise<Model> {
     const shared = plan.threads > 1 && this.#host.startThread !== undefined;
     const build = shared ? await chooseBuild(this.#host, { shared, turbo: this.#turbo }) : this.build;
-    const core = new Core(build.module, this.#source.name, shared);
+    const core = new Core(build.module, this.#source.name, shared, bytes);
     if (shared) core.startThreads(this.#host, plan.threads - 1);
     try {
       this.#replan(core, plan);
@@ -185,6 +217,27 @@ export class Pack {
   async close(): Promise<void> {
     await this.#source.close?.();
   }
+}
+
+/** Reads and checks the prelude and the header. */
+async function readHeader(core: Core, source: Source): Promise<void> {
+  const { exports } = core;
+  const prelude = new Uint8Array(PRELUDE_BYTES);
+  const readPrelude = () => readSource(source, 0, prelude.subarray(0, Math.min(PRELUDE_BYTES, source.size)));
+  await readPrelude();
+  const checkPrelude = () => {
+    core.bytes(exports.pack_prelude_ptr(), PRELUDE_BYTES).set(prelude);
+    return guarded(() => core.check(exports.pack_prelude(source.size)));
+  };
+  const headerBytes = await checked(source, 0, PRELUDE_BYTES, checkPrelude, readPrelude);
+  const header = new Uint8Array(headerBytes);
+  const readAll = () => readSource(source, PRELUDE_BYTES, header);
+  await readAll();
+  const checkHeader = () => {
+    core.bytes(exports.pack_header_ptr(), headerBytes).set(header);
+    guarded(() => core.check(exports.pack_header()));
+  };
+  await checked(source, PRELUDE_BYTES, headerBytes, checkHeader, readAll);
 }
 
 function readShape(core: Core): Shape {

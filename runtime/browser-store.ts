@@ -1,0 +1,179 @@
+// Where a browser keeps packs: the origin private file system (OPFS), one file a pack, which holds a description and then
+// the first bytes of the pack. A lock of the file's name goes before its access handle, so that tabs wait for each other
+// instead of failing.
+
+import type { OpenStore, Store, Version } from "./download";
+
+/** A pack that is kept on this device, in whole or in part. */
+export interface StoredPack {
+  /** The address that it was fetched from. */
+  readonly location: string;
+  /** How much is kept. */
+  readonly bytes: number;
+  /** Bytes of the whole pack; null where the server did not say. */
+  readonly size: number | null;
+}
+
+/** What TypeScript's library for pages leaves out: workers have it. */
+interface AccessHandle {
+  read(target: Uint8Array, options: { at: number }): number;
+  write(bytes: Uint8Array, options: { at: number }): number;
+  truncate(length: number): void;
+  getSize(): number;
+  flush(): void;
+  close(): void;
+}
+
+interface Description extends Version {
+  readonly location: string;
+}
+
+const FOLDER = "snug";
+/** Of the description, in UTF-8, filled up with spaces. */
+const DESCRIPTION_BYTES = 4096;
+/** A worker that was ended a moment ago may not have let go of the file yet. */
+const OPEN_TRIES = 20;
+const OPEN_WAIT_MS = 50;
+
+/** The store of one address. */
+export function browserStore(location: string): Store {
+  return {
+    async open(signal) {
+      const folder = await packFolder(true);
+      if (folder === null) return null;
+      const name = await fileName(location);
+      const unlock = await lock(name, signal);
+      try {
+        const file = await folder.getFileHandle(name, { create: true });
+        return openFile(location, await accessHandle(file), unlock);
+      } catch (error) {
+        unlock();
+        throw error;
+      }
+    },
+  };
+}
+
+/** The packs that are kept on this device. */
+export async function stored(): Promise<StoredPack[]> {
+  const folder = await packFolder(false);
+  const found: StoredPack[] = [];
+  for await (const entry of folder?.values() ?? []) {
+    if (entry.kind !== "file") continue;
+    const file = await (entry as FileSystemFileHandle).getFile();
+    const description = parse(await file.slice(0, DESCRIPTION_BYTES).arrayBuffer());
+    if (description === null) continue;
+    const { location, size } = description;
+    found.push({ location, bytes: Math.max(0, file.size - DESCRIPTION_BYTES), size });
+  }
+  return found.sort((a, b) => (a.location < b.location ? -1 : 1));
+}
+
+/** Removes a pack from this device. One that is being loaded is removed after that. */
+export async function forget(location: string): Promise<void> {
+  const folder = await packFolder(false);
+  if (folder === null) return;
+  const name = await fileName(location);
+  const unlock = await lock(name);
+  try {
+    await folder.removeEntry(name).catch((error: DOMException) => {
+      if (error.name !== "NotFoundError") throw error;
+    });
+  } finally {
+    unlock();
+  }
+}
+
+/** Null where there is no such file system: an insecure page, a private window, an engine without. */
+async function packFolder(create: boolean): Promise<FileSystemDirectoryHandle | null> {
+  if (navigator.storage?.getDirectory === undefined || navigator.locks === undefined) return null;
+  try {
+    const root = await navigator.storage.getDirectory();
+    return await root.getDirectoryHandle(FOLDER, { create });
+  } catch {
+    return null;
+  }
+}
+
+async function fileName(location: string): Promise<string> {
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(location)));
+  return `${Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}.part`;
+}
+
+/** Waits for the lock of this name; the function that comes back lets it go. */
+function lock(name: string, signal?: AbortSignal): Promise<() => void> {
+  return new Promise((resolve, reject) => {
+    const options: LockOptions = signal === undefined ? {} : { signal };
+    navigator.locks
+      .request(`snug ${name}`, options, () => new Promise<void>((unlock) => resolve(() => unlock())))
+      .catch(reject);
+  });
+}
+
+async function accessHandle(file: FileSystemFileHandle): Promise<AccessHandle> {
+  const worker = file as FileSystemFileHandle & { createSyncAccessHandle(): Promise<AccessHandle> };
+  for (let tries = 1; ; tries++) {
+    try {
+      return await worker.createSyncAccessHandle();
+    } catch (error) {
+      if (tries === OPEN_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, OPEN_WAIT_MS));
+    }
+  }
+}
+
+function openFile(location: string, file: AccessHandle, unlock: () => void): OpenStore {
+  const start = new Uint8Array(DESCRIPTION_BYTES);
+  const described = file.read(start, { at: 0 }) === DESCRIPTION_BYTES ? parse(start.buffer) : null;
+  let version: Version | null = described?.location === location ? described : null;
+  let length = version === null ? 0 : file.getSize() - DESCRIPTION_BYTES;
+  return {
+    get version() {
+      return version;
+    },
+    get length() {
+      return length;
+    },
+    read(offset, target) {
+      const bytes = file.read(target, { at: DESCRIPTION_BYTES + offset });
+      if (bytes < target.length) throw new Error(`what is kept on this device ended at byte ${offset + bytes}`);
+    },
+    write(offset, bytes) {
+      const written = file.write(bytes, { at: DESCRIPTION_BYTES + offset });
+      if (written < bytes.length) throw new Error("the device has no room");
+      length = Math.max(length, offset + written);
+    },
+    reset(next) {
+      file.truncate(0);
+      length = 0;
+      version = next;
+      if (next !== null) file.write(describe({ location, ...next }), { at: 0 });
+    },
+    close() {
+      file.flush();
+      file.close();
+      unlock();
+    },
+  };
+}
+
+function describe(description: Description): Uint8Array {
+  const bytes = new Uint8Array(DESCRIPTION_BYTES).fill(0x20);
+  const json = new TextEncoder().encode(JSON.stringify(description));
+  if (json.length > DESCRIPTION_BYTES) throw new Error("the address is too long to be kept");
+  bytes.set(json);
+  return bytes;
+}
+
+/** What describe() wrote, or null if it is anything else. */
+function parse(bytes: ArrayBuffer): Description | null {
+  try {
+    const { location, size, etag, lastModified } = JSON.parse(new TextDecoder().decode(bytes)) as Description;
+    const textOrNull = (value: unknown) => value === null || typeof value === "string";
+    if (typeof location !== "string" || !textOrNull(etag) || !textOrNull(lastModified)) return null;
+    if (size !== null && !(Number.isSafeInteger(size) && size >= 0)) return null;
+    return { location, size, etag, lastModified };
+  } catch {
+    return null;
+  }
+}

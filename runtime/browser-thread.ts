@@ -1,0 +1,6 @@
+// A thread's entry in a browser.
+
+import type { ThreadData } from "./browser-host";
+import { serveSteps } from "./thread";
+
+onmessage = ({ data: { module, memory } }: MessageEvent<ThreadData>) => serveSteps(module, memory);

@@ -1,0 +1,73 @@
+// Packs and models for whoever is at the other end of a channel: see remote.ts for that end.
+
+import type { Message } from "./chat";
+import { SnugError } from "./errors";
+import type { GenerateOptions } from "./generation";
+import type { LoadOptions } from "./load";
+import type { Model } from "./model";
+import type { Pack } from "./pack";
+import type { Plan, PlanOptions } from "./plan";
+import { answerCalls, type CallContext, type Port } from "./port";
+import type { OpenedPack } from "./remote";
+
+/**
+ * Serves packs over a port. `openPack` opens what the other end asks for, and is the place to refuse what it should not
+ * have.
+ */
+export function servePacks<Location, Options>(
+  port: Port,
+  openPack: (location: Location, options: Options, signal: AbortSignal) => Promise<Pack>,
+): void {
+  const packs = new Map<number, Pack>();
+  const models = new Map<number, Model>();
+  let handles = 0;
+  const packOf = (handle: number) => found(packs, handle, "pack was closed");
+  const modelOf = (handle: number) => found(models, handle, "model was disposed");
+
+  answerCalls(port, {
+    async open({ signal }, location: Location, options: Options): Promise<OpenedPack> {
+      const pack = await openPack(location, options, signal);
+      packs.set(++handles, pack);
+      const { info, shape, units, size, build } = pack;
+      const { module: _, ...about } = build;
+      return { handle: handles, info, shape, units, size, build: about, spare: pack.spare() };
+    },
+    plan: (_, handle: number, options: PlanOptions): Plan => packOf(handle).plan(options),
+    async load({ signal, tell }, handle: number, plan: Plan | undefined) {
+      const options: LoadOptions = {
+        signal,
+        onProgress: (progress) => tell({ progress }),
+        onSmaller: (smaller, error) => tell({ smaller, code: error.code, message: error.message }),
+      };
+      const model = await packOf(handle).load(plan, options);
+      models.set(++handles, model);
+      return { handle: handles, plan: model.plan };
+    },
+    async close(_, handle: number) {
+      await packOf(handle).close();
+      packs.delete(handle);
+    },
+    generate: (context, handle: number, prompt: string | readonly number[], options: GenerateOptions) =>
+      run(context, modelOf(handle).generate(prompt, { ...options, signal: context.signal })),
+    chat: (context, handle: number, messages: readonly Message[], options: GenerateOptions) =>
+      run(context, modelOf(handle).chat(messages, { ...options, signal: context.signal })),
+    encode: (_, handle: number, text: string): number[] => modelOf(handle).encode(text),
+    prompt: (_, handle: number, text: string): number[] => modelOf(handle).prompt(text),
+    decode: (_, handle: number, tokens: readonly number[]): string => modelOf(handle).decode(tokens),
+    dispose(_, handle: number) {
+      modelOf(handle).dispose();
+      models.delete(handle);
+    },
+  });
+}
+
+async function run({ tell }: CallContext, generation: ReturnType<Model["generate"]>) {
+  for await (const piece of generation) tell(piece);
+  return generation.result();
+}
+
+function found<T>(things: ReadonlyMap<number, T>, handle: number, gone: string): T {
+  const thing = things.get(handle);
+  if (thing === undefined) throw new SnugError("usage", `this ${gone}`);
+  return thing;
+}
