@@ -2,6 +2,7 @@
 // the first bytes of the pack. A lock of the file's name goes before its access handle, so that tabs wait for each other
 // instead of failing.
 
+import { PRELUDE_BYTES, PRELUDE_FILE_BYTES } from "../packs/format";
 import type { OpenStore, Store, Version } from "./download";
 
 /** A pack that is kept on this device, in whole or in part. */
@@ -10,8 +11,8 @@ export interface StoredPack {
   readonly location: string;
   /** How much is kept. */
   readonly bytes: number;
-  /** Bytes of the whole pack; null where the server did not say. */
-  readonly size: number | null;
+  /** Bytes of the whole pack. */
+  readonly size: number;
 }
 
 /** What TypeScript's library for pages leaves out: workers have it. */
@@ -61,10 +62,12 @@ export async function stored(): Promise<StoredPack[]> {
   for await (const entry of folder?.values() ?? []) {
     if (entry.kind !== "file") continue;
     const file = await (entry as FileSystemFileHandle).getFile();
-    const description = parse(await file.slice(0, DESCRIPTION_BYTES).arrayBuffer());
-    if (description === null) continue;
-    const { location, size } = description;
-    found.push({ location, bytes: Math.max(0, file.size - DESCRIPTION_BYTES), size });
+    const bytes = file.size - DESCRIPTION_BYTES;
+    if (bytes < PRELUDE_BYTES) continue;
+    const start = await file.slice(0, DESCRIPTION_BYTES + PRELUDE_BYTES).arrayBuffer();
+    const location = parse(start.slice(0, DESCRIPTION_BYTES))?.location;
+    const size = Number(new DataView(start, DESCRIPTION_BYTES).getBigUint64(PRELUDE_FILE_BYTES, true));
+    if (location !== undefined) found.push({ location, bytes, size });
   }
   return found.sort((a, b) => (a.location < b.location ? -1 : 1));
 }

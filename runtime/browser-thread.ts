@@ -3,4 +3,4 @@
 import type { ThreadData } from "./browser-host";
 import { serveSteps } from "./thread";
 
-onmessage = ({ data: { module, memory } }: MessageEvent<ThreadData>) => serveSteps(module, memory);
+addEventListener("message", ({ data: { module, memory } }: MessageEvent<ThreadData>) => serveSteps(module, memory));

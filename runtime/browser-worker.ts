@@ -16,7 +16,7 @@ servePacks(
   {
     post: (message) => postMessage(message),
     listen(hear) {
-      onmessage = ({ data }) => hear(data);
+      addEventListener("message", ({ data }) => hear(data));
     },
   },
   async (location: string | Blob, { wasm, cache }: BrowserOpenOptions, signal) => {

@@ -4,7 +4,7 @@
 import { forget, type StoredPack, stored } from "./browser-store";
 import type { BrowserOpenOptions } from "./browser-worker";
 import { SnugError } from "./errors";
-import { RemotePack, RemotePacks } from "./remote";
+import { type RemotePack, RemotePacks } from "./remote";
 
 export type { Message } from "./chat";
 export { type ErrorCode, SnugError } from "./errors";

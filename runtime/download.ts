@@ -111,9 +111,13 @@ export class Download implements Source {
   read(offset: number, target: Uint8Array): Promise<void> {
     return this.#inTurn(async () => {
       const end = offset + target.length;
-      if (this.#kept !== null) await this.#keep(this.#kept, end);
-      if (this.#kept !== null && this.#kept.length >= end) return this.#kept.read(offset, target);
-      for (let done = 0; done < target.length; ) {
+      let done = 0;
+      if (this.#kept !== null) {
+        await this.#keep(this.#kept, end);
+        done = Math.min(Math.max(0, this.#kept.length - offset), target.length);
+        if (done > 0) this.#kept.read(offset, target.subarray(0, done));
+      }
+      while (done < target.length) {
         const chunk = await this.#chunk(offset + done, end);
         const wanted = chunk.subarray(0, target.length - done);
         target.set(wanted, done);
@@ -152,7 +156,9 @@ export class Download implements Source {
 
   /** Fetches into the store until it holds the bytes below `end`, or has no room for more. */
   async #keep(kept: OpenStore, end: number): Promise<void> {
-    while (kept.length < end && !this.#isFull) {
+    // The first answer is taken whole, and not broken off behind the header.
+    const least = () => (this.size < Number.POSITIVE_INFINITY ? Math.min(FIRST_BYTES, this.size) : 0);
+    while (kept.length < Math.max(end, least()) && !this.#isFull) {
       const chunk = await this.#chunk(kept.length, end);
       try {
         if (kept.version === null) kept.reset(this.#version);

@@ -2,8 +2,8 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
 import type { Thread } from "./host";
+import { startWorker } from "./node-assets";
 
 /** What a worker gets: see node-thread.ts. */
 export interface ThreadData {
@@ -14,7 +14,7 @@ export interface ThreadData {
 /** Starts one more instance of the core over the same memory. It holds the process up as little as it can. */
 export function startThread(module: WebAssembly.Module, memory: WebAssembly.Memory): Thread {
   const workerData: ThreadData = { module, memory };
-  const worker = new Worker(new URL("thread.js", import.meta.url), { workerData });
+  const worker = startWorker("thread.js", { workerData });
   worker.unref();
   worker.on("error", () => {}); // one that cannot start is one less: the others do its share
   return { end: () => void worker.terminate() };

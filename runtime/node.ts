@@ -1,15 +1,15 @@
-// Node as a host: files, the modules beside the bundle, and what memory the machine can spare.
+// Node as a host: files, the product's modules, and what memory the machine can spare.
 
-import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { open, readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { SnugError } from "./errors";
 import type { Feature, Host, Source, SpareMemory } from "./host";
+import { assetInside, readAsset } from "./node-assets";
 import { startThread, usableThreads } from "./node-threads";
+import { enableTurbo } from "./node-turbo";
 
 // Of what is free, this share is left to the rest of the machine; of that, NODE_BYTES to Node itself.
 const SPARE_SHARE = 0.8;
@@ -28,6 +28,8 @@ export const nodeHost: Host = {
 const NODE_MAJOR = Number(process.versions.node.split(".")[0]);
 
 async function openSource(location: string): Promise<Source> {
+  const inside = assetInside(location);
+  if (inside) return bytesSource(location, inside);
   const file = await open(location, "r").catch((cause: NodeJS.ErrnoException) => {
     throw new SnugError("source", `cannot read ${location}: ${reason(cause)}`, { cause });
   });
@@ -62,6 +64,17 @@ async function openSource(location: string): Promise<Source> {
   }
 }
 
+function bytesSource(name: string, bytes: Uint8Array): Source {
+  return {
+    name,
+    size: bytes.length,
+    async read(offset, target) {
+      if (offset + target.length > bytes.length) throw new SnugError("source", `${name} ends at byte ${bytes.length}`);
+      target.set(bytes.subarray(offset, offset + target.length));
+    },
+  };
+}
+
 /** What is left of the places when the first `bytes` bytes have come. */
 function behind(targets: readonly Uint8Array[], bytes: number): Uint8Array[] {
   let done = bytes;
@@ -73,39 +86,19 @@ function behind(targets: readonly Uint8Array[], bytes: number): Uint8Array[] {
 }
 
 async function loadModule(file: string): Promise<WebAssembly.Module> {
-  const bytes = await readFile(new URL(file, import.meta.url)).catch((cause: NodeJS.ErrnoException) => {
+  const bytes = await readAsset(file).catch((cause: NodeJS.ErrnoException) => {
     throw new SnugError("source", `cannot read ${file} beside the program (${reason(cause)}): run npm run build`, {
       cause,
     });
   });
-  return WebAssembly.compile(bytes);
+  return WebAssembly.compile(bytes as BufferSource);
 }
 
 /** Node 20 has relaxed SIMD behind a flag; from Node 24 on 128-bit vectors can be fused to 256 bits. */
 function enable(feature: Feature): boolean {
-  if (feature === "turbo") {
-    if (NODE_MAJOR < 24 || process.arch !== "x64" || !turboWorks()) return false;
-    setFlagsFromString("--experimental-wasm-revectorize");
-  } else if (NODE_MAJOR < 22) {
-    setFlagsFromString("--experimental-wasm-relaxed-simd");
-  }
+  if (feature === "turbo") return enableTurbo();
+  if (NODE_MAJOR < 22) setFlagsFromString("--experimental-wasm-relaxed-simd");
   return true;
-}
-
-/**
- * Does the engine compute rightly with wider vectors? One that cannot may take the whole process with it, or keep wrong
- * code for all later compilations, so another process tries first, with all functions compiled as they will be.
- */
-function turboWorks(): boolean {
-  const file = fileURLToPath(new URL("core.relaxed.wasm", import.meta.url));
-  const flags = ["--experimental-wasm-revectorize", "--no-liftoff", "--no-wasm-lazy-compilation"];
-  const script = `
-    const module = new WebAssembly.Module(require("node:fs").readFileSync(process.argv[1]));
-    const memory = new WebAssembly.Memory({ initial: 2, maximum: 65536 });
-    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
-    exports._initialize?.();
-    process.exit(exports.self_test(1));`;
-  return spawnSync(process.execPath, [...flags, "-e", script, file], { stdio: "ignore" }).status === 0;
 }
 
 /** The least of what the machine, the cgroup and the process limit leave free. */

@@ -47,7 +47,7 @@ const RULES: Rule[] = [
 
 /** Where WebAssembly may be named. */
 const WEBASSEMBLY = [
-  ...["build", "core", "host", "node", "node-threads", "thread"].map((name) => `runtime/${name}.ts`),
+  ...["browser-host", "build", "core", "host", "node", "node-threads", "thread"].map((name) => `runtime/${name}.ts`),
   "packs/linalg.ts",
 ];
 /** Browsers have these, and the core, the host and the packer may not count on them. */

@@ -1,0 +1,146 @@
+// A pack and a model at the other end of a channel: the same answers, errors and endings as without one.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { SnugError } from "../runtime/errors";
+import type { GenerateOptions } from "../runtime/generation";
+import type { Model } from "../runtime/model";
+import { openPack } from "../runtime/pack";
+import { answerCalls, Caller, type Port } from "../runtime/port";
+import { type RemoteModel, type RemotePack, RemotePacks } from "../runtime/remote";
+import { servePacks } from "../runtime/serve";
+import { fixture } from "./tokenizer-cases";
+import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+import { memorySource, openBytes, packCheckpoint, testHost } from "./write-pack";
+
+const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1, maxTokens: 24 };
+
+const folder = scratchFolder({ after });
+const { port1, port2 } = new MessageChannel();
+const packs = new RemotePacks(endOf(port1));
+let bytes: Uint8Array;
+let pack: RemotePack;
+let model: RemoteModel;
+let local: Model;
+
+/** A channel's end, as a port. */
+function endOf(port: MessagePort): Port {
+  return { post: (message) => port.postMessage(message), listen: (hear) => port.on("message", hear) };
+}
+
+before(async () => {
+  writeCheckpoint(folder, { vocab_size: 593 }, 5, { files: { "tokenizer.json": fixture() } });
+  bytes = await packCheckpoint(folder, { beginToken: 586 });
+  // A host that lets messages in between tokens, as one in a worker does.
+  const host = { ...testHost, pause: () => new Promise<void>((resolve) => setImmediate(resolve)) };
+  servePacks(endOf(port2), async (name: string) => {
+    if (name !== "test") throw new SnugError("usage", `there is no ${name} here`);
+    return openPack(memorySource(bytes), host, {});
+  });
+  pack = await packs.open("test");
+  model = await pack.load(await pack.plan({ rows: 8 }));
+  const here = await openBytes(bytes);
+  local = await here.load(here.plan({ rows: 8 }));
+});
+after(() => port1.close());
+
+test("a remote pack says what a pack says", async () => {
+  const here = await openBytes(bytes);
+  for (const options of [{}, { pruning: 0.3 }, { memory: 2e6, context: 16 }])
+    assert.deepEqual(await pack.plan(options), here.plan(options));
+  assert.deepEqual([pack.info, pack.shape, pack.units, pack.size], [here.info, here.shape, here.units, here.size]);
+  assert.equal(pack.build.simd, here.build.simd);
+  assert.deepEqual(pack.spare, here.spare());
+});
+
+test("a remote model says what a model says", async () => {
+  assert.deepEqual(await model.encode("Once upon"), local.encode("Once upon"));
+  assert.deepEqual(await model.prompt("Once upon"), local.prompt("Once upon"));
+  assert.equal(await model.decode(local.encode("Once upon")), "Once upon");
+  for (const prompt of ["Once upon a time", [1, 2, 3]]) {
+    const here = await local.generate(prompt, GREEDY).result();
+    const there = model.generate(prompt, GREEDY);
+    const pieces: string[] = [];
+    for await (const piece of there) pieces.push(piece);
+    const result = await there.result();
+    assert.deepEqual(result.tokens, here.tokens);
+    assert.equal(result.text, here.text);
+    assert.equal(pieces.join(""), here.text);
+    assert.equal(result.finishReason, here.finishReason);
+  }
+});
+
+test("progress comes before the load is done", async () => {
+  const seen: number[] = [];
+  const plan = await pack.plan();
+  const other = await pack.load(plan, { onProgress: ({ readBytes }) => seen.push(readBytes) });
+  assert.ok(seen.length > 2);
+  assert.equal(seen.at(-1), plan.readBytes);
+  await other.dispose();
+});
+
+test("errors keep their code and their words", async () => {
+  await assert.rejects(packs.open("other"), says("usage", "there is no other here"));
+  await assert.rejects(pack.plan({ memory: 10 }), says("budget", "does not fit"));
+  await assert.rejects(pack.plan({ memory: "lots" }), says("usage", "not a size"));
+  await assert.rejects(model.generate([999999], GREEDY).result(), says("usage", "token id"));
+  await assert.rejects(
+    model.generate("Once", { ...GREEDY, minP: (() => 1) as never }).result(),
+    says("usage", "cannot be sent"),
+  );
+  await assert.rejects(
+    async () => {
+      for await (const _ of model.generate("Once", { ...GREEDY, topP: 7 }));
+    },
+    says("usage", "topP"),
+  );
+});
+
+test("a signal stops a generation at the other end", async () => {
+  const stop = new AbortController();
+  const generation = model.generate("Once", { ...GREEDY, maxTokens: 200, signal: stop.signal });
+  let pieces = 0;
+  await assert.rejects(async () => {
+    for await (const _ of generation) if (++pieces === 3) stop.abort();
+  }, says("aborted"));
+  await assert.rejects(generation.result(), says("aborted"));
+  await assert.rejects(model.generate("Once", { signal: AbortSignal.abort() }).result(), says("aborted"));
+  assert.equal((await model.generate("Once", GREEDY).result()).tokens.length, 24);
+});
+
+test("who leaves the loop ends the generation at the other end", async () => {
+  const generation = model.generate("Once", { ...GREEDY, maxTokens: 400 });
+  for await (const _ of generation) break;
+  await assert.rejects(generation.result(), says("aborted"));
+  assert.equal((await model.generate("Once", GREEDY).result()).tokens.length, 24);
+});
+
+test("one generation at a time, and both ends know", async () => {
+  const first = model.generate("Once", { ...GREEDY, maxTokens: 100 });
+  const running = first.result();
+  running.catch(() => {}); // awaited below
+  await model.generate("Twice", GREEDY).result();
+  await assert.rejects(running, says("usage", "one generation at a time"));
+});
+
+test("a disposed model and a closed pack refuse", async () => {
+  const own = await packs.open("test");
+  const mine = await own.load();
+  await mine.dispose();
+  await assert.rejects(mine.encode("a"), says("usage", "model was disposed"));
+  await own.close();
+  await assert.rejects(own.plan(), says("usage", "pack was closed"));
+});
+
+test("calls under way when the other end goes are told so", async () => {
+  const channel = new MessageChannel();
+  const caller = new Caller(endOf(channel.port1));
+  answerCalls(endOf(channel.port2), { never: () => new Promise(() => {}), constructor: () => 1 });
+  const waiting = caller.call("never", []);
+  await assert.rejects(caller.call("toString", []), says("usage", "nothing here is called"));
+  caller.fail(new SnugError("internal", "it is gone"));
+  await assert.rejects(waiting, says("internal", "it is gone"));
+  await assert.rejects(caller.call("never", []), says("internal", "it is gone"));
+  channel.port1.close();
+});
