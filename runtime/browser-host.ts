@@ -15,9 +15,9 @@ export interface ThreadData {
 const GIGABYTE = 2 ** 30;
 /** Taken for the device's memory where the browser does not say. */
 const ASSUMED_BYTES = 4 * GIGABYTE;
-/** A phone kills tabs that take much more than this share of its memory. */
+/** A page is ended without a word where it takes too much, and nobody says how much that is: these are safe guesses. */
 const DEVICE_SHARE = 1 / 8;
-const SPARE_MOST_BYTES = GIGABYTE;
+const SPARE_MOST_BYTES = GIGABYTE / 2;
 const SPARE_LEAST_BYTES = 16 * 2 ** 20;
 const PAGE_BYTES = 65536;
 /** Phones have few fast cores, and the slowest thread sets the pace. */
@@ -76,7 +76,7 @@ function spareMemory(): SpareMemory {
     deviceMemory === undefined
       ? `this browser does not say how much memory the device has; ${size} is assumed`
       : `the device has ${size} of memory or a little more`;
-  const kind = share === SPARE_MOST_BYTES ? "at most 1 GB for a page" : "an eighth of it for a page";
+  const kind = share === SPARE_MOST_BYTES ? "at most 512 MB for a page" : "an eighth of it for a page";
   const bytes = engineGives(share);
   const how = `${known}, ${kind}`;
   return { bytes, how: bytes < share ? `${how}, and less because the engine refused that much` : how };

@@ -4,6 +4,9 @@
 import { forget, type StoredPack, stored } from "./browser-store";
 import type { BrowserOpenOptions } from "./browser-worker";
 import { SnugError } from "./errors";
+import type { SpareMemory } from "./host";
+import type { LoadOptions } from "./load";
+import type { Plan } from "./plan";
 import { type RemotePack, RemotePacks } from "./remote";
 
 export type { Message } from "./chat";
@@ -50,16 +53,60 @@ export async function open(source: string | URL | Blob, options: OpenOptions = {
   if (options.wasm !== undefined) Object.assign(remote, { wasm: new URL(options.wasm, document.baseURI).href });
   try {
     const pack = await packs.open(location, remote, options.signal);
+    const load = pack.load.bind(pack);
     const close = pack.close.bind(pack);
-    pack.close = async () => {
-      await close();
-      worker.terminate();
-      packs.fail(new SnugError("usage", "this pack was closed"));
-    };
-    return pack;
+    return Object.assign(pack, {
+      spare: lessThanFatal(pack.spare),
+      async load(plan?: Plan, options?: LoadOptions) {
+        const chosen = plan ?? (await pack.plan({ memory: pack.spare.bytes }));
+        const survive = risk(chosen.totalBytes);
+        try {
+          return await load(chosen, options);
+        } catch (error) {
+          survive();
+          throw error;
+        }
+      },
+      async close() {
+        await close();
+        worker.terminate();
+        packs.fail(new SnugError("usage", "this pack was closed"));
+      },
+    });
   } catch (error) {
     worker.terminate();
     throw error;
+  }
+}
+
+// A page that takes more than the device has is ended without a word. So what a model takes is written down before it is
+// loaded, and crossed out when the page goes in peace: what is found at the next visit was too much.
+const RISK = "snug.risk";
+const FATAL_SHARE = 0.5;
+
+/** Writes down what is tried; the function that comes back crosses it out. */
+function risk(bytes: number): () => void {
+  const storage = tabStorage();
+  const survive = () => storage?.removeItem(RISK);
+  storage?.setItem(RISK, String(bytes));
+  addEventListener("pagehide", survive, { once: true });
+  return survive;
+}
+
+function lessThanFatal(spare: SpareMemory): SpareMemory {
+  const fatal = Number(tabStorage()?.getItem(RISK) ?? Number.NaN);
+  const bytes = Math.floor(fatal * FATAL_SHARE);
+  if (!(fatal > 0) || bytes >= spare.bytes) return spare;
+  const tried = `${Math.round(fatal / 1e6)} MB`;
+  return { bytes, how: `half of the ${tried} that this page took before the browser ended it` };
+}
+
+/** What lasts as long as the tab does; null where a page may keep nothing. */
+function tabStorage(): Storage | null {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
   }
 }
 

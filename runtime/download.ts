@@ -38,9 +38,14 @@ const SKIPPED_BYTES = 262144;
 /** A connection that breaks is tried again after these many milliseconds each. */
 const RETRY_MS = [250, 1000, 4000];
 
+/** What comes in is read into a buffer of this size, again and again: chunks of their own would pile up as garbage. */
+const BUFFER_BYTES = 262144;
+
 /** An answer that is coming in. */
 interface Body {
-  readonly reader: ReadableStreamDefaultReader<Uint8Array>;
+  /** The next bytes, valid until the next call; null: there are no more. */
+  read(): Promise<Uint8Array | null>;
+  cancel(): Promise<void>;
   /** Did the server answer with the range that was asked for? Otherwise it sends the whole file. */
   readonly ranged: boolean;
   /** Offset of the next byte. */
@@ -232,13 +237,13 @@ export class Download implements Source {
       lastModified: response.headers.get("Last-Modified"),
     });
     const position = ranged ? start : 0;
-    return { reader: response.body.getReader(), ranged, position, start: position, rest: null };
+    return { ...reader(response.body), ranged, position, start: position, rest: null };
   }
 
   async #next(body: Body): Promise<Uint8Array | null> {
-    const { value } = await body.reader.read();
-    this.downloadedBytes += value?.length ?? 0;
-    return value ?? null;
+    const bytes = await body.read();
+    this.downloadedBytes += bytes?.length ?? 0;
+    return bytes;
   }
 
   #putBack(bytes: Uint8Array): void {
@@ -251,7 +256,7 @@ export class Download implements Source {
   async #leave(): Promise<void> {
     const body = this.#body;
     this.#body = null;
-    await body?.reader.cancel().catch(() => {});
+    await body?.cancel().catch(() => {});
   }
 
   /** Takes note of the version that bytes are of; they are of no use beside bytes of another. */
@@ -293,4 +298,24 @@ export class Download implements Source {
       { cause },
     );
   }
+}
+
+/** Reads a stream into one buffer where the engine can do that, else in chunks as they come. */
+function reader(stream: ReadableStream<Uint8Array>): Pick<Body, "read" | "cancel"> {
+  let into: ReadableStreamBYOBReader;
+  try {
+    into = stream.getReader({ mode: "byob" });
+  } catch {
+    const chunks = stream.getReader();
+    return { read: async () => (await chunks.read()).value ?? null, cancel: () => chunks.cancel() };
+  }
+  let buffer = new ArrayBuffer(BUFFER_BYTES);
+  return {
+    async read() {
+      const { value, done } = await into.read(new Uint8Array(buffer));
+      if (value !== undefined) buffer = value.buffer;
+      return done ? null : value;
+    },
+    cancel: () => into.cancel(),
+  };
 }

@@ -1,7 +1,7 @@
 // An HTTP server that serves bytes as servers do, and as they should not: with and without ranges, cut off, changed,
 // refusing. It counts what it sent.
 
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
 export interface Behaviour {
@@ -35,10 +35,15 @@ export class PackServer {
   bytes: Uint8Array;
   behaviour: Behaviour = {};
   readonly sent: Sent[] = [];
-  readonly #server = createServer((request, response) => void this.#answer(request, response));
+  readonly #server: Server;
 
-  constructor(bytes: Uint8Array) {
+  /** `site`: answers what is no pack. */
+  constructor(bytes: Uint8Array, site?: RequestListener) {
     this.bytes = bytes;
+    this.#server = createServer((request, response) => {
+      if (site === undefined || request.url?.endsWith(".snug")) void this.#answer(request, response);
+      else site(request, response);
+    });
   }
 
   async start(): Promise<string> {

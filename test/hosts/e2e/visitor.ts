@@ -1,0 +1,97 @@
+// What the tests do on a page: small steps by name, with JSON in and out.
+
+import type * as Snug from "../../../runtime/browser";
+
+type Api = typeof Snug;
+
+export interface Loaded {
+  readonly tokens: readonly number[];
+  readonly plan: Snug.Plan;
+  readonly downloadedBytes: number;
+  /** Progress as it was told: bytes read. */
+  readonly told: readonly number[];
+  readonly smaller: number;
+}
+
+const violations: string[] = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+  violations.push(`${event.violatedDirective} ${event.blockedURI}`);
+});
+
+// Not bundled: the product is tested as it is built.
+const address = "/dist/browser.js";
+const snug = (await import(address)) as Api;
+let pack: Snug.RemotePack;
+let stop = new AbortController();
+
+const steps = {
+  async open(source: string, options: Snug.OpenOptions = {}) {
+    pack = await snug.open(source, options);
+    const { info, size, build, spare } = pack;
+    return { name: info.name, size, build, spare };
+  },
+
+  /** Fetches a pack whole and opens it as a file that somebody picked. */
+  async openFile(source: string) {
+    pack = await snug.open(new File([await (await fetch(source)).blob()], "picked.snug"));
+    return pack.size;
+  },
+
+  /** Loads and says 16 tokens; `stopAt`: aborts when so many bytes have come. */
+  async load(options: Snug.PlanOptions, stopAt = Number.POSITIVE_INFINITY): Promise<Loaded> {
+    const plan = await pack.plan(options);
+    const told: number[] = [];
+    let downloadedBytes = 0;
+    let smaller = 0;
+    stop = new AbortController();
+    const model = await pack.load(plan, {
+      signal: stop.signal,
+      onProgress(progress) {
+        told.push(progress.readBytes);
+        downloadedBytes = progress.downloadedBytes;
+        if (progress.readBytes >= stopAt) stop.abort();
+      },
+      onSmaller() {
+        smaller++;
+      },
+    });
+    const prompt = pack.shape.hasTokenizer ? "Once upon a time" : [1, 2, 3];
+    const said = await model.generate(prompt, { temperature: 0, repeatPenalty: 1, maxTokens: 16 }).result();
+    await model.dispose();
+    return { tokens: said.tokens, plan: model.plan, downloadedBytes, told, smaller };
+  },
+
+  close: () => pack.close(),
+  plan: (options: Snug.PlanOptions) => pack.plan(options),
+  stored: () => snug.stored(),
+  forget: (location: string) => snug.forget(location),
+  about: () => ({ isolated: crossOriginIsolated, violations }),
+
+  /** Turns over a byte of the only pack that is kept. */
+  async damage(at: number) {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("snug");
+    for await (const entry of folder.values()) {
+      const file = entry as FileSystemFileHandle;
+      const offset = (await file.getFile()).size - at;
+      const byte = new Uint8Array(await (await file.getFile()).slice(offset, offset + 1).arrayBuffer());
+      const writable = await file.createWritable({ keepExistingData: true });
+      await writable.write({ type: "write", position: offset, data: Uint8Array.of((byte[0] as number) ^ 0xff) });
+      await writable.close();
+    }
+  },
+};
+
+export type Steps = typeof steps;
+
+/** Runs a step; a failure is an answer too. */
+Object.assign(window, {
+  async visit(name: keyof Steps, args: unknown[]) {
+    try {
+      const step = steps[name] as (...args: unknown[]) => unknown;
+      return { value: (await step(...args)) ?? null };
+    } catch (error) {
+      const { code = "", message } = error as { code?: string; message: string };
+      return { code, message };
+    }
+  },
+});
