@@ -40,6 +40,11 @@ const RULES: Rule[] = [
     allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format", "@huggingface/jinja")),
   },
   { files: /^runtime\//, allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format")) },
+  {
+    files: /^cli\/web\/(?:build|serve|server)\.ts$/,
+    allowed: either(inside("cli/web"), oneOf("esbuild"), builtin),
+  },
+  { files: /^cli\/web\//, allowed: either(inside("cli/web"), oneOf("runtime/browser")) },
   { files: /^cli\//, allowed: either(inside("cli"), oneOf("runtime/index", "packs/index"), builtin) },
   { files: /^gpu\//, allowed: either(inside("gpu"), oneOf("assembly/abi", "packs/format")) },
   { files: /^test\//, allowed: () => true },
@@ -53,6 +58,8 @@ const WEBASSEMBLY = [
 /** Browsers have these, and the core, the host and the packer may not count on them. */
 const DOM =
   /\b(?:navigator|localStorage|sessionStorage|XMLHttpRequest|HTMLElement)\b|\b(?:window|document)\.(?:document|location|body|cookie|create|query|get|add)\w*/;
+/** The parts of the page that touch it. The others are tested without a browser. */
+const PAGE = /^cli\/web\/(?:chat|elements|fit|loading|notice|packs|page|picture|service-worker)\.ts$/;
 const VAGUE = /(?:^|[-./])(?:utils?|helpers?|common|managers?|misc)(?:[-./]|$)/i;
 
 const files = FOLDERS.filter((folder) => existsSync(folder))
@@ -108,7 +115,7 @@ test("WebAssembly is named where a module is compiled or held, and nowhere else"
 
 test("names of browsers appear in no file that runs elsewhere too", () => {
   for (const file of files) {
-    if (/^(?:gpu|test)\/|^runtime\/browser/.test(file)) continue;
+    if (/^(?:gpu|test)\/|^runtime\/browser/.test(file) || PAGE.test(file)) continue;
     const found = DOM.exec(codeOf(file));
     assert.equal(found, null, `${file}: ${found?.[0]}`);
   }
