@@ -3,7 +3,7 @@
 
 import type { Build } from "./build";
 import type { Message } from "./chat";
-import { SnugError } from "./errors";
+import { type ErrorCode, SnugError } from "./errors";
 import type { GenerateOptions, GenerateResult } from "./generation";
 import type { SpareMemory } from "./host";
 import type { Info } from "./info";
@@ -11,6 +11,9 @@ import type { LoadOptions, LoadProgress } from "./load";
 import type { Shape } from "./pack";
 import type { Plan, PlanOptions } from "./plan";
 import { Caller, type Port } from "./port";
+
+/** Of the pack that was opened first at the other end. */
+export const FIRST_HANDLE = 1;
 
 /** What the other end answers to open(). */
 export interface OpenedPack {
@@ -72,24 +75,32 @@ export class RemotePack {
   }
 
   /** Loads what a plan keeps; without a plan, what fits `spare`. */
-  async load(plan?: Plan, options: LoadOptions = {}): Promise<RemoteModel> {
-    const onEvent = (event: unknown) => {
-      const told = event as { progress?: LoadProgress; smaller?: Plan; code: "memory"; message: string };
-      if (told.progress !== undefined) options.onProgress?.(told.progress);
-      if (told.smaller !== undefined) options.onSmaller?.(told.smaller, new SnugError(told.code, told.message));
-    };
-    const { signal } = options;
-    const loaded = await this.#caller.call<{ handle: number; plan: Plan }>("load", [this.#handle, plan], {
-      signal,
-      onEvent,
-    });
-    return new RemoteModel(this.#caller, loaded.handle, loaded.plan, this.info);
+  load(plan?: Plan, options: LoadOptions = {}): Promise<RemoteModel> {
+    return loadRemote(this.#caller, this.#handle, this.info, plan, options);
   }
 
   /** Closes the source. Models that were loaded from it stay. */
   close(): Promise<void> {
     return this.#caller.call("close", [this.#handle]);
   }
+}
+
+/** Loads at the other end. */
+export async function loadRemote(
+  caller: Caller,
+  pack: number,
+  info: Info,
+  plan: Plan | undefined,
+  options: LoadOptions,
+): Promise<RemoteModel> {
+  const onEvent = (event: unknown) => {
+    const told = event as { progress?: LoadProgress; smaller?: Plan; code: ErrorCode; message: string };
+    if (told.progress !== undefined) options.onProgress?.(told.progress);
+    if (told.smaller !== undefined) options.onSmaller?.(told.smaller, new SnugError(told.code, told.message));
+  };
+  const { signal } = options;
+  const loaded = await caller.call<{ handle: number; plan: Plan }>("load", [pack, plan], { signal, onEvent });
+  return new RemoteModel(caller, loaded.handle, loaded.plan, info);
 }
 
 export class RemoteModel {

@@ -54,6 +54,13 @@ export function servePacks<Location, Options>(
     encode: (_, handle: number, text: string): number[] => modelOf(handle).encode(text),
     prompt: (_, handle: number, text: string): number[] => modelOf(handle).prompt(text),
     decode: (_, handle: number, tokens: readonly number[]): string => modelOf(handle).decode(tokens),
+    /** Disposes of all models and closes all packs. */
+    async end() {
+      for (const model of models.values()) model.dispose();
+      for (const pack of packs.values()) await pack.close();
+      models.clear();
+      packs.clear();
+    },
     dispose(_, handle: number) {
       modelOf(handle).dispose();
       models.delete(handle);
