@@ -20,8 +20,10 @@ export const NO_CUT: u32 = 0xffffffff;
 /** Where a decoded character has its length. */
 export const DECODED_LENGTH_SHIFT: u32 = 21;
 
+/** Set where more bytes could complete a decoded character. */
+export const DECODED_INCOMPLETE: u32 = 1 << 31;
+
 const REPLACEMENT: u32 = 0xfffd;
-const INCOMPLETE: u32 = 1 << 31;
 
 let characters: usize = 0; // [count + 1]
 let count: u32 = 0;
@@ -59,7 +61,7 @@ export function characters_read(
   let cut = from;
   while (at < to) {
     const decoded = utf8_decode(text + at, text + textBytes);
-    if (decoded & INCOMPLETE && !last) break;
+    if (decoded & DECODED_INCOMPLETE && !last) break;
     const point = decoded & POINT_MASK;
     if (!nfc) append(point, at);
     else {
@@ -80,7 +82,7 @@ export function characters_read(
   return count;
 }
 
-/** Code point at `at` (21 bits) and the bytes that it takes (3 bits above); INCOMPLETE if `end` cuts it short. */
+/** Code point at `at` (21 bits) and the bytes that it takes (3 bits above); DECODED_INCOMPLETE if `end` cuts it short. */
 export function utf8_decode(at: usize, end: usize): u32 {
   const lead: u32 = load<u8>(at);
   if (lead < 0x80) return lead | (1 << DECODED_LENGTH_SHIFT);
@@ -101,7 +103,7 @@ export function utf8_decode(at: usize, end: usize): u32 {
     if (lead === 0xed) high = 0x9f;
   } else if (lead < 0xc2) return REPLACEMENT | (1 << DECODED_LENGTH_SHIFT);
   for (let length: u32 = 1; length <= more; length++) {
-    if (at + length === end) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT) | INCOMPLETE;
+    if (at + length === end) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT) | DECODED_INCOMPLETE;
     const next: u32 = load<u8>(at + length);
     if (next < low || next > high) return REPLACEMENT | (length << DECODED_LENGTH_SHIFT);
     point = (point << 6) | (next & 0x3f);

@@ -17,13 +17,25 @@ const PARTS: u32 = 5;
 
 const partBytes = memory.data(40, 8); // u64 [PARTS]
 let cursor: u64 = 0;
+let reserved: usize = 0;
 
-/** First address after the module's own data. */
+/** First address after the module's own data, and after what is reserved. */
 export function arena_base(): usize {
-  return (__heap_base + (ALIGN - 1)) & ~(ALIGN - 1);
+  return (__heap_base + reserved + (ALIGN - 1)) & ~(ALIGN - 1);
 }
 
-/** Starts a layout at the arena's base; the module's data counts as core. */
+/**
+ * Takes `bytes` in front of the arena, for good: for what an entry of its own, such as a command, has to keep. To be
+ * asked for before the header is read. Returns the address, or 0 if the engine refuses the memory.
+ */
+export function arena_reserve(bytes: usize): usize {
+  const address = arena_base();
+  if (!memory_reach((address as u64) + bytes)) return 0;
+  reserved = address + bytes - __heap_base;
+  return address;
+}
+
+/** Starts a layout at the arena's base; the module's data, and what is reserved, count as core. */
 export function arena_start(): void {
   memory.fill(partBytes, 0, PARTS * 8);
   cursor = arena_base() as u64;

@@ -48,28 +48,28 @@ export function threads_begin(program: usize, ops: u32, rows: usize, count: u32,
   store<u32>(board, count, COUNT);
   store<u32>(board, outputs, OUTPUTS);
   seen = (seen & ~(STEP_ONE - 1)) + STEP_ONE + threads;
-  atomic.store<u32>(board + STEP, seen);
+  word_store(board + STEP, seen);
   wake(board + STEP);
 }
 
 /** Joins as one more thread; false when there are as many as can be. */
 export function threads_join(): bool {
-  seen = atomic.load<u32>(board + STEP);
-  index = atomic.add<u32>(board + READY, 1) + 1;
+  seen = word_load(board + STEP);
+  index = word_add(board + READY, 1) + 1;
   return index < THREADS_MAX;
 }
 
 /** Threads that take part in the next step, this one among them. */
 export function threads_ready(): u32 {
-  return atomic.load<u32>(board + READY) + 1;
+  return word_load(board + READY) + 1;
 }
 
 /** Waits for the next step that this thread has a part in; false when there will be none. */
 export function threads_next(): bool {
   do {
     while (wait_while(board + STEP, seen)) {}
-    if (atomic.load<u32>(board + ENDED) != 0) return false;
-    seen = atomic.load<u32>(board + STEP);
+    if (word_load(board + ENDED) != 0) return false;
+    seen = word_load(board + STEP);
     threads = seen % STEP_ONE;
   } while (index >= threads);
   return true;
@@ -98,20 +98,20 @@ export function step_outputs(): u32 {
 
 /** Lets the threads that wait for steps go. */
 export function threads_end(): void {
-  atomic.store<u32>(board + ENDED, 1);
-  atomic.add<u32>(board + STEP, STEP_ONE);
+  word_store(board + ENDED, 1);
+  word_add(board + STEP, STEP_ONE);
   wake(board + STEP);
 }
 
 /** Says that this thread has trapped, so that the others do not wait for it. */
 export function threads_trapped(): void {
-  atomic.store<u32>(board + TRAPPED, 1);
+  word_store(board + TRAPPED, 1);
   wake(board + PHASE);
 }
 
 /** Has a thread trapped? Then what the step wrote means nothing. */
 export function threads_broken(): bool {
-  return atomic.load<u32>(board + TRAPPED) != 0;
+  return word_load(board + TRAPPED) != 0;
 }
 
 /** First of `items` things that this thread does; it does all from there to share_end(). */
@@ -127,10 +127,10 @@ export function share_end(items: u32): u32 {
 /** Returns when all threads of the step have come here: what they wrote before can be read. */
 export function threads_meet(): void {
   if (threads == 1) return;
-  const phase = atomic.load<u32>(board + PHASE);
-  if (atomic.add<u32>(board + ARRIVED, 1) + 1 == threads) {
-    atomic.store<u32>(board + ARRIVED, 0);
-    atomic.add<u32>(board + PHASE, 1);
+  const phase = word_load(board + PHASE);
+  if (word_add(board + ARRIVED, 1) + 1 == threads) {
+    word_store(board + ARRIVED, 0);
+    word_add(board + PHASE, 1);
     wake(board + PHASE);
     return;
   }
@@ -139,14 +139,33 @@ export function threads_meet(): void {
 
 /** Waits while the word has this value; true if it may still have it. */
 function wait_while(word: usize, value: u32): bool {
-  for (let i: u32 = 0; i < SPINS; i++) if (atomic.load<u32>(word) != value) return false;
-  atomic.add<u32>(board + SLEEPERS, 1);
-  atomic.wait<i32>(word, value as i32, SLEEP_NANOSECONDS);
-  atomic.sub<u32>(board + SLEEPERS, 1);
-  return atomic.load<u32>(word) == value;
+  for (let i: u32 = 0; i < SPINS; i++) if (word_load(word) != value) return false;
+  word_add(board + SLEEPERS, 1);
+  if (ASC_FEATURE_THREADS) atomic.wait<i32>(word, value as i32, SLEEP_NANOSECONDS);
+  word_add(board + SLEEPERS, -1);
+  return word_load(word) == value;
 }
 
 /** Wakes those that sleep on a word that has just changed. */
 function wake(word: usize): void {
-  if (atomic.load<u32>(board + SLEEPERS) != 0) atomic.notify(word, -1);
+  if (ASC_FEATURE_THREADS) if (word_load(board + SLEEPERS) != 0) atomic.notify(word, -1);
+}
+
+// A build for engines without atomics has one thread, which is alone with the words.
+
+function word_load(word: usize): u32 {
+  return ASC_FEATURE_THREADS ? atomic.load<u32>(word) : load<u32>(word);
+}
+
+function word_store(word: usize, value: u32): void {
+  if (ASC_FEATURE_THREADS) atomic.store<u32>(word, value);
+  else store<u32>(word, value);
+}
+
+/** Adds to a word and returns what it was. */
+function word_add(word: usize, value: u32): u32 {
+  if (ASC_FEATURE_THREADS) return atomic.add<u32>(word, value);
+  const before = load<u32>(word);
+  store<u32>(word, before + value);
+  return before;
 }
