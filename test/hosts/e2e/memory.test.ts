@@ -53,6 +53,8 @@ interface Page {
   /** Starts to watch what the page's process takes; the function that comes back says by how much it grew at most. */
   watch(): () => { grown: number; most: number };
   readonly crashed: Promise<void>;
+  /** Lets the origin keep so many bytes. */
+  quota(bytes: number): Promise<void>;
   /** What somebody does whose tab has crashed. */
   reload(): Promise<Tab>;
 }
@@ -87,6 +89,10 @@ async function openPage(t: TestContext, options: { arguments?: string[]; limit?:
   return {
     tab,
     crashed: new Promise((resolve) => page.once("crash", () => resolve())),
+    async quota(quotaSize) {
+      const session = await context.newCDPSession(page);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(pack).origin, quotaSize });
+    },
     async reload() {
       const session = await context.newCDPSession(page);
       await session.send("Page.reload");
@@ -193,4 +199,17 @@ test("a page that took too much is ended once, and asks for half at the next vis
   console.log(`${inMB(spare.bytes)}: ${spare.how}`);
   assert.equal(spare.bytes, Math.floor(totalBytes / 2));
   await assert.rejects(again.visit("load", { memory: spare.bytes }), /^Error: budget: .* does not fit/);
+});
+
+test("a device without room for the pack runs it all the same, and keeps what fits", async (t) => {
+  const { tab, quota } = await openPage(t);
+  await quota(50 * MB);
+  await tab.visit("open", pack);
+  const { tokens, plan } = await tab.visit("load", { memory: 300 * MB, context: 512 });
+  assert.ok(tokens.length > 0);
+  const [kept] = await tab.visit("stored");
+  assert.ok(kept !== undefined && kept.bytes > 10 * MB && kept.bytes < 50 * MB, `${kept?.bytes} bytes are kept`);
+  const again = await tab.visit("load", { memory: 300 * MB, context: 512 });
+  assert.deepEqual(again.tokens, tokens);
+  assert.ok(again.downloadedBytes <= plan.readBytes - kept.bytes + MB);
 });
