@@ -1,11 +1,15 @@
 // From --memory, --pruning and --context to a plan: the same words for every command that cuts a pack.
 
 import { type Model, open, type Pack, type Plan, type PlanOptions, SnugError } from "../runtime/index";
+import { demoPack } from "../runtime/node-assets";
 import { choice, count, flag, given, number, size, usage } from "./options";
 import { megabytes } from "./output";
 import { Progress } from "./progress";
 
 const LOAD_BAR_DELAY_MS = 300;
+
+/** What FILE may say instead of a path: the pack that comes with snug. A file of this name is ./demo. */
+export const DEMO = "demo";
 
 export const BUDGET_OPTIONS = {
   memory: size('most memory to use: bytes, or such as "600MB", "0.6GB", "512MiB"'),
@@ -50,7 +54,7 @@ export async function withPack<T>(
   work: (pack: Pack) => Promise<T>,
   { turbo = false }: { readonly turbo?: boolean } = {},
 ): Promise<T> {
-  const pack = await open(file, { turbo });
+  const pack = await open(file === DEMO ? demoPack() : file, { turbo });
   try {
     return await work(pack);
   } finally {

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // The command line: finds the command, turns errors into words and exit codes (0, 1 failed, 2 wrong usage, 130 Ctrl-C).
 
-import { readFileSync } from "node:fs";
 import { SnugError } from "../runtime/index";
+import { readAsset } from "../runtime/node-assets";
 import { type Command, commandHelp, helpRow, nearest, parse, usage } from "./options";
 import { lookOf, say, writeNow } from "./output";
 
@@ -20,7 +20,9 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   inspect: { summary: "tell what a pack is", load: async () => (await import("./inspect")).inspectCommand },
 };
 
-process.exitCode = await main(process.argv.slice(2));
+void main(process.argv.slice(2)).then((code) => {
+  process.exitCode = code;
+});
 
 async function main(args: readonly string[]): Promise<number> {
   quietPipes();
@@ -28,7 +30,7 @@ async function main(args: readonly string[]): Promise<number> {
   const caught = listen(stop);
   const [name = "--help", ...rest] = args;
   try {
-    if (name === "--version" || name === "-v") process.stdout.write(`${version()}\n`);
+    if (name === "--version" || name === "-v") process.stdout.write(`${await version()}\n`);
     else if (name === "help" && rest[0] !== undefined) await showHelp(rest[0]);
     else if (["--help", "-h", "help"].includes(name)) process.stdout.write(`${help()}\n`);
     else if (wantsHelp(rest)) await showHelp(name);
@@ -74,7 +76,9 @@ function help(): string {
   const commands = Object.entries(COMMANDS).map(([name, { summary }]) => helpRow(name, summary));
   return `snug: run a language model that fits. One pack, cut to the memory there is.
 
-  snug run tale.snug "Once upon a time" --memory 25MB
+  snug run demo "Once upon a time" --memory 17MB --context 512
+
+demo is the pack that comes with snug; others are files.
 
 Commands:
 ${commands.join("\n")}
@@ -88,8 +92,8 @@ usage. SNUG_DEBUG=1 shows where an error came from, NO_COLOR=1 leaves out
 colours.`;
 }
 
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+async function version(): Promise<string> {
+  const manifest = JSON.parse(new TextDecoder().decode(await readAsset("../package.json")));
   return String(manifest.version);
 }
 

@@ -1,7 +1,7 @@
 // snug run: a pack, cut to a budget, continues a prompt. The text goes to stdout as it comes, everything else to
 // stderr.
 
-import { fstatSync } from "node:fs";
+import { existsSync, fstatSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import type { GenerateResult, Generation, Model, Pack, Speed } from "../runtime/index";
 import {
@@ -10,6 +10,7 @@ import {
   CONTEXT_OPTION,
   checkBudget,
   chooseBudget,
+  DEMO,
   ENGINE_OPTIONS,
   loadModel,
   planFacts,
@@ -47,24 +48,29 @@ type RunValues = Values<typeof OPTIONS>;
 export const runCommand: Command<typeof OPTIONS> = {
   name: "run",
   summary: "Continue a prompt with a pack, cut to the memory there is.",
-  words: ["FILE", "[PROMPT]"],
+  words: ["[FILE]", "[PROMPT]"],
   about: `
-PROMPT is continued as it stands. "-", or no PROMPT and something piped in,
-reads it from stdin (the newline at its end is left out). Without --memory and
---pruning as much is kept as the machine can spare memory for.
+Without FILE, or with the word demo for it, the demo pack runs: it comes with
+snug. PROMPT is continued as it stands. "-", or no PROMPT and something piped
+in, reads it from stdin (the newline at its end is left out). Without --memory
+and --pruning as much is kept as the machine can spare memory for.
 
+  snug run demo "Once upon a time" --memory 17MB --context 512
   snug run tale.snug "The old lighthouse" --memory 25MB
   snug run chat.snug "Name three rivers." --chat --temperature 0
   snug run tale.snug --json < prompt.txt`,
   options: OPTIONS,
-  async run(values, [file = "", prompt], signal) {
+  async run(values, [file, prompt], signal) {
     checkOptions(values, prompt);
+    if (file !== undefined && prompt === undefined && /\s/.test(file) && !existsSync(file))
+      throw usage(`there is no file "${plain(file)}": if it is the prompt, a pack comes before it, such as demo`);
     const work = async (pack: Pack) => {
       if (values["read-twice"] && pack.shape.ssm === null)
         throw usage(`--read-twice is for models with a state; ${plain(pack.info.name)} sees its whole prompt`);
       const budget = chooseBudget(pack, values, "spare");
       const words = values.tokens ? undefined : await readPrompt(prompt, signal);
       if (words === "" && values.chat) throw usage("the prompt is empty: give the text of a user's turn");
+      if (values.turbo && !pack.build.turbo) say(`--turbo is left out: ${plain(pack.build.passedOver ?? "")}.`);
       if (!values.json) describe(pack, budget);
       const model = await loadModel(pack, budget.plan, signal);
       try {
@@ -73,7 +79,8 @@ reads it from stdin (the newline at its end is left out). Without --memory and
         model.dispose();
       }
     };
-    await withPack(file, work, values);
+    if (file === undefined) say("No pack was given: this is the demo pack, which comes with snug.");
+    await withPack(file ?? DEMO, work, values);
   },
 };
 

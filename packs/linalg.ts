@@ -4,6 +4,7 @@
 
 import { readFile } from "node:fs/promises";
 import { SnugError } from "../runtime/index";
+import { assetInside, assetPath } from "../runtime/node-assets";
 
 const ALIGN = 64;
 const PAGE_BYTES = 65536;
@@ -100,8 +101,8 @@ export class Linalg {
     this.#reach(this.#end);
   }
 
-  /** `wasm`: where linalg.wasm is, or its bytes. Default: next to the bundle. */
-  static async load(wasm: string | URL | Uint8Array = new URL("./linalg.wasm", import.meta.url)): Promise<Linalg> {
+  /** `wasm`: where linalg.wasm is, or its bytes. Default: where the product's files are. */
+  static async load(wasm: string | Uint8Array = assetPath("linalg.wasm")): Promise<Linalg> {
     const bytes = wasm instanceof Uint8Array ? wasm : await readModule(wasm);
     const memory = new WebAssembly.Memory({ initial: 1, maximum: ADDRESS_END / PAGE_BYTES });
     const { instance } = await WebAssembly.instantiate(bytes as BufferSource, { env: { memory } });
@@ -345,11 +346,11 @@ export class Linalg {
   }
 }
 
-async function readModule(place: string | URL): Promise<Uint8Array> {
+async function readModule(place: string): Promise<Uint8Array> {
   try {
-    return await readFile(place);
+    return assetInside(place) ?? (await readFile(place));
   } catch (cause) {
-    throw new SnugError("source", `cannot read the packer's module ${String(place)}; npm run build makes it`, {
+    throw new SnugError("source", `cannot read the packer's module ${place}; npm run build makes it`, {
       cause,
     });
   }

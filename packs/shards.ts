@@ -1,8 +1,9 @@
 // The calibration text, shared out to worker threads: every call goes to all shards, and their sums are added up.
 
 import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { SnugError } from "../runtime/index";
+import { startWorker } from "../runtime/node-assets";
 import type { Exam, Marks, NormalEquations, Shard, Statistics, Windows } from "./shard";
 
 const PERPLEXITY_MOST = 2 ** 127; // it is an f32 in the pack, and finite
@@ -30,7 +31,7 @@ export class Shards {
   /** `threads`: how many shards; by default as many as the machine runs at once, but no more than four. */
   constructor(threads = Math.min(availableParallelism(), 4)) {
     this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL("./packs-worker.js", import.meta.url));
+      const worker = startWorker("packs-worker.js");
       worker.on("message", ({ id, value, error }: Answer) => {
         const waiting = this.#waiting.get(id);
         this.#waiting.delete(id);

@@ -16,7 +16,9 @@ const NODE_MAJOR = Number(process.versions.node.split(".")[0]);
 
 /** Asks the engine for wider vectors in what it compiles next; false: it has none, or they do not work. */
 export function enableTurbo(): boolean {
-  if (NODE_MAJOR < 24 || process.arch !== "x64" || !turboWorks()) return false;
+  // Electron's own program would start a second app.
+  const isNode = !("electron" in process.versions);
+  if (NODE_MAJOR < 24 || process.arch !== "x64" || !isNode || !turboWorks()) return false;
   setFlagsFromString(WIDER_VECTORS);
   return true;
 }

@@ -30,7 +30,7 @@ const RULES: Rule[] = [
   { files: /^packs\/format\.ts$/, allowed: () => false },
   { files: /^assembly\/abi\.ts$/, allowed: () => false },
   { files: /^assembly\//, allowed: either(inside("assembly"), oneOf("packs/format")) },
-  { files: /^packs\//, allowed: either(inside("packs"), oneOf("runtime/index"), builtin) },
+  { files: /^packs\//, allowed: either(inside("packs"), oneOf("runtime/index", "runtime/node-assets"), builtin) },
   {
     files: /^runtime\/node[\w-]*\.ts$/,
     allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format"), builtin),
@@ -45,14 +45,20 @@ const RULES: Rule[] = [
     allowed: either(inside("cli/web"), oneOf("esbuild"), builtin),
   },
   { files: /^cli\/web\//, allowed: either(inside("cli/web"), oneOf("runtime/browser")) },
-  { files: /^cli\//, allowed: either(inside("cli"), oneOf("runtime/index", "packs/index"), builtin) },
+  { files: /^cli\/binary\//, allowed: either(oneOf("cli/main", "runtime/node-turbo"), builtin) },
+  {
+    files: /^cli\//,
+    allowed: either(inside("cli"), oneOf("runtime/index", "runtime/node-assets", "packs/index"), builtin),
+  },
   { files: /^gpu\//, allowed: either(inside("gpu"), oneOf("assembly/abi", "packs/format")) },
   { files: /^test\//, allowed: () => true },
 ];
 
 /** Where WebAssembly may be named. */
 const WEBASSEMBLY = [
-  ...["browser-host", "build", "core", "host", "node", "node-threads", "thread"].map((name) => `runtime/${name}.ts`),
+  ...["browser-host", "build", "core", "host", "node", "node-threads", "node-turbo", "thread"].map(
+    (name) => `runtime/${name}.ts`,
+  ),
   "packs/linalg.ts",
 ];
 /** Browsers have these, and the core, the host and the packer may not count on them. */
