@@ -34,6 +34,7 @@ export interface CallOptions {
 export function answerCalls(port: Port, methods: Methods): void {
   const underWay = new Map<number, AbortController>();
   port.listen((message) => {
+    if (typeof message !== "object" || message === null) return; // not one of ours
     const request = message as Request;
     if ("abort" in request) underWay.get(request.abort)?.abort();
     else void answer(request.call, request.method, request.args);
@@ -68,6 +69,7 @@ export class Caller {
   constructor(port: Port) {
     this.#port = port;
     port.listen((message) => {
+      if (typeof message !== "object" || message === null) return; // not one of ours
       const reply = message as Reply;
       const call = "answer" in reply ? reply.answer : "failure" in reply ? reply.failure : reply.event;
       this.#waiting.get(call)?.settle(reply);

@@ -45,6 +45,10 @@ const RULES: Rule[] = [
     allowed: either(inside("cli/web"), oneOf("esbuild"), builtin),
   },
   { files: /^cli\/web\//, allowed: either(inside("cli/web"), oneOf("runtime/browser")) },
+  {
+    files: /^cli\/electron\//,
+    allowed: either(inside("cli/electron"), oneOf("electron", "snug", "snug/browser"), builtin),
+  },
   { files: /^cli\/binary\//, allowed: either(oneOf("cli/main", "runtime/node-turbo"), builtin) },
   {
     files: /^cli\//,
@@ -65,12 +69,13 @@ const WEBASSEMBLY = [
 const DOM =
   /\b(?:navigator|localStorage|sessionStorage|XMLHttpRequest|HTMLElement)\b|\b(?:window|document)\.(?:document|location|body|cookie|create|query|get|add)\w*/;
 /** The parts of the page that touch it. The others are tested without a browser. */
-const PAGE = /^cli\/web\/(?:chat|elements|fit|loading|notice|packs|page|picture|service-worker)\.ts$/;
+const PAGE =
+  /^cli\/electron\/(?:page|preload)\.ts$|^cli\/web\/(?:chat|elements|fit|loading|notice|packs|page|picture|service-worker)\.ts$/;
 const VAGUE = /(?:^|[-./])(?:utils?|helpers?|common|managers?|misc)(?:[-./]|$)/i;
 
 const files = FOLDERS.filter((folder) => existsSync(folder))
   .flatMap((folder) => readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => join(folder, name)))
-  .filter((file) => file.endsWith(".ts"));
+  .filter((file) => file.endsWith(".ts") && !file.includes("node_modules"));
 
 /** A file's text without comments. */
 function codeOf(file: string): string {
