@@ -18,7 +18,7 @@ import { dirname, join, resolve } from "node:path";
 import { after, before, type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { type BrowserContext, chromium } from "playwright-core";
-import { SHAPES, writeSyntheticPack } from "../../../packs/synthetic";
+import { SHAPES, type SyntheticShape, writeSyntheticPack } from "../../../packs/synthetic";
 import { PackServer } from "../../pack-server";
 import { installed } from "../child";
 import { CHROMIUM_ARGUMENTS, type Tab, tabOf } from "./browsers";
@@ -38,7 +38,7 @@ let pack: string;
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), "snug-memory-"));
   const file = join(folder, "large.snug");
-  await writeSyntheticPack(file, SHAPES["qwen2.5-0.5b"] as object, { weights: "q8" });
+  await writeSyntheticPack(file, SHAPES["qwen2.5-0.5b"] as SyntheticShape, { weights: "q8" });
   server = new PackServer(new Uint8Array(readFileSync(file)), site(resolve("dist"), bundles, true));
   rmSync(file);
   pack = await server.start();
