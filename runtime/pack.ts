@@ -137,7 +137,8 @@ export class Pack {
 
   /** What a budget, a pruning rate, or nothing (everything is kept) comes to. Pure: nothing is read or loaded. */
   plan(options: PlanOptions = {}): Plan {
-    return makePlan(this.#core, options, this.#host.usableThreads?.() ?? 1);
+    const { startThread, usableThreads } = this.#host;
+    return makePlan(this.#core, options, usableThreads?.() ?? 1, startThread === undefined ? 1 : undefined);
   }
 
   /**

@@ -138,9 +138,9 @@ function sizeError(size: number | string): SnugError {
 
 /**
  * Plans in a core that has read a header. Without memory and pruning everything is kept. usableThreads: what `threads`
- * is if it is not given.
+ * is if it is not given; mostThreads: what it is at most.
  */
-export function makePlan(core: Core, options: PlanOptions, usableThreads: number): Plan {
+export function makePlan(core: Core, options: PlanOptions, usableThreads: number, mostThreads = THREADS_MAX): Plan {
   if (options.memory !== undefined && options.pruning !== undefined)
     throw new SnugError("usage", "give memory or pruning, not both");
   const count = (name: "context" | "rows" | "outputs" | "threads") => {
@@ -156,7 +156,7 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
       "usage",
       `a context of ${options.context} is more than the ${most} that the model was made for`,
     );
-  const threads = Math.min(count("threads") || usableThreads, THREADS_MAX);
+  const threads = Math.min(count("threads") || usableThreads, mostThreads);
   const exact = options.activations === "f32" ? 1 : 0;
   return guarded(() => {
     core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact));

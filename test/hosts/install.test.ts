@@ -9,8 +9,10 @@ import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
+const MOST_MS = 300_000;
 const root = resolve(".");
-const run = promisify(execFile);
+const run = (command: string, args: string[], options: { cwd: string }) =>
+  promisify(execFile)(command, args, { ...options, timeout: MOST_MS });
 const npm = (...args: string[]) =>
   run("npm", [...args, "--no-audit", "--no-fund", "--loglevel=error"], { cwd: project });
 
@@ -44,9 +46,13 @@ test("the package is small, and asks nothing of the network", () => {
 });
 
 test("the command line runs", async () => {
-  const { stdout } = await run("npx", ["snug", "run", "--max-tokens", "20", "--context", "256", "--temperature", "0"], {
-    cwd: project,
-  });
+  const { stdout } = await run(
+    "npx",
+    ["snug", "run", "demo", "Once upon a time", "--max-tokens", "20", "--context", "256"],
+    {
+      cwd: project,
+    },
+  );
   assert.ok(stdout.length > 30, stdout);
 });
 

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 import puppeteer from "puppeteer-core";
 import { installed } from "../child";
+import { CannotRun } from "../host";
 import type { Steps } from "./visitor";
 
 export interface Tab {
@@ -42,30 +43,59 @@ export const CHROMIUM_ARGUMENTS = [
 ];
 const READY_MS = 20_000;
 
-export const BROWSERS: Readonly<Record<string, () => Promise<Browser>>> = {
-  async Chromium() {
-    const executablePath = installed("chromium", "chromium-browser", "google-chrome");
-    const folder = mkdtempSync(join(tmpdir(), "snug-chromium-"));
-    const context = await chromium.launchPersistentContext(folder, { executablePath, args: CHROMIUM_ARGUMENTS });
-    return {
-      version: context.browser()?.version() ?? "",
-      tab: async () => tabOf(await context.newPage()),
-      async close() {
-        await context.close();
-        rmSync(folder, { recursive: true, force: true });
-      },
-    };
+export interface Kind {
+  /** Why it cannot be launched here, or false. */
+  missing(): string | false;
+  launch(): Promise<Browser>;
+}
+
+const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"];
+const FIREFOX = ["firefox-esr", "firefox"];
+
+/** The path of Chromium; throws CannotRun where there is none. */
+export const chromiumPath = () => installed(...CHROMIUM);
+
+export const BROWSERS: Readonly<Record<string, Kind>> = {
+  Chromium: {
+    missing: () => missing(CHROMIUM),
+    async launch() {
+      const folder = mkdtempSync(join(tmpdir(), "snug-chromium-"));
+      const options = { executablePath: chromiumPath(), args: CHROMIUM_ARGUMENTS };
+      const context = await chromium.launchPersistentContext(folder, options);
+      return {
+        version: context.browser()?.version() ?? "",
+        tab: async () => tabOf(await context.newPage()),
+        async close() {
+          await context.close();
+          rmSync(folder, { recursive: true, force: true });
+        },
+      };
+    },
   },
-  async Firefox() {
-    const executablePath = installed("firefox-esr", "firefox");
-    const browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true });
-    return {
-      version: await browser.version(),
-      tab: async () => tabOf(await browser.newPage()),
-      close: () => browser.close(),
-    };
+  Firefox: {
+    missing: () => missing(FIREFOX),
+    async launch() {
+      const options = { browser: "firefox", executablePath: installed(...FIREFOX), headless: true } as const;
+      const browser = await puppeteer.launch(options);
+      return {
+        version: await browser.version(),
+        tab: async () => tabOf(await browser.newPage()),
+        close: () => browser.close(),
+      };
+    },
   },
 };
+
+/** Why none of these programs can be started, or false. Where nothing may be skipped, that is an error. */
+export function missing(names: readonly string[]): string | false {
+  try {
+    installed(...names);
+    return false;
+  } catch (error) {
+    if (!(error instanceof CannotRun) || process.env.SNUG_REQUIRE_ALL) throw error;
+    return error.message;
+  }
+}
 
 export function tabOf(page: DrivenPage): Tab {
   return {

@@ -7,7 +7,6 @@ import { dirname, join, resolve } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { PackServer } from "../../pack-server";
-import { CannotRun } from "../host";
 import { BROWSERS, type Browser, type Tab } from "./browsers";
 import { site } from "./site";
 
@@ -29,20 +28,15 @@ for (const [name, options] of Object.entries({ small: SMALL, large: LARGE })) {
   await pack.close();
 }
 
-for (const [name, launch] of Object.entries(BROWSERS))
-  describe(name, () => {
+for (const [name, { missing, launch }] of Object.entries(BROWSERS))
+  describe(name, { skip: missing() }, () => {
     let browser: Browser;
     let tab: Tab;
     let server: PackServer;
     let pack: string;
     let page: string;
-    before(async (t) => {
-      try {
-        browser = await launch();
-      } catch (error) {
-        if (!(error instanceof CannotRun) || process.env.SNUG_REQUIRE_ALL) throw error;
-        (t as unknown as { skip(why: string): void }).skip(error.message);
-      }
+    before(async () => {
+      browser = await launch();
     });
     after(() => browser?.close());
     // Each test has an origin of its own, and so a file system of its own.

@@ -7,168 +7,174 @@ import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
 import { buildPage } from "../../../cli/web/build";
 import { serveFolders } from "../../../cli/web/server";
-import { installed } from "../child";
-import { CHROMIUM_ARGUMENTS } from "./browsers";
+import { BROWSERS, CHROMIUM_ARGUMENTS, chromiumPath } from "./browsers";
 
 const PHONE = { width: 390, height: 844 };
 const DESKTOP = { width: 1280, height: 800 };
 const pictures = join(dirname(fileURLToPath(import.meta.url)), "pictures");
 
-let folder: string;
-let server: Server;
-let address: string;
-let context: BrowserContext;
-let page: Page;
-const complaints: string[] = [];
+describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false }, () => {
+  let folder: string;
+  let server: Server;
+  let address: string;
+  let context: BrowserContext;
+  let page: Page;
+  const complaints: string[] = [];
 
-before(async () => {
-  mkdirSync(pictures, { recursive: true });
-  folder = mkdtempSync(join(tmpdir(), "snug-page-"));
-  await buildPage(join(folder, "site"));
-  const folders = [
-    { path: "/packs/", folder: resolve("packs") },
-    { path: "/", folder: join(folder, "site") },
-  ];
-  server = await serveFolders(folders, { port: 0 });
-  address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-});
-after(() => {
-  server.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-beforeEach(async () => {
-  const executablePath = installed("chromium", "chromium-browser", "google-chrome");
-  const profile = mkdtempSync(join(folder, "profile-"));
-  const phone = { viewport: PHONE, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-  context = await chromium.launchPersistentContext(profile, { executablePath, args: CHROMIUM_ARGUMENTS, ...phone });
-  page = await context.newPage();
-  complaints.length = 0;
-  page.on("pageerror", ({ message }) => complaints.push(message));
-  page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
+  before(async () => {
+    mkdirSync(pictures, { recursive: true });
+    folder = mkdtempSync(join(tmpdir(), "snug-page-"));
+    await buildPage(join(folder, "site"));
+    const folders = [
+      { path: "/packs/", folder: resolve("packs") },
+      { path: "/", folder: join(folder, "site") },
+    ];
+    server = await serveFolders(folders, { port: 0 });
+    address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
   });
-  await page.goto(address);
-});
-afterEach(async () => {
-  await context.close();
-  assert.deepEqual(complaints, []);
-});
+  after(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
 
-const picture = (name: string) => page.screenshot({ path: join(pictures, `${name}.png`) });
-const phase = (name: string) => page.waitForSelector(`body[data-phase=${name}]`, { timeout: 30_000 });
-const overflow = () => page.evaluate("document.documentElement.scrollWidth - innerWidth");
+  beforeEach(async () => {
+    const executablePath = chromiumPath();
+    const profile = mkdtempSync(join(folder, "profile-"));
+    const phone = { viewport: PHONE, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+    context = await chromium.launchPersistentContext(profile, { executablePath, args: CHROMIUM_ARGUMENTS, ...phone });
+    page = await context.newPage();
+    complaints.length = 0;
+    page.on("pageerror", ({ message }) => complaints.push(message));
+    page.on("console", (message) => {
+      if (message.type() === "error") complaints.push(message.text());
+    });
+    await page.goto(address);
+  });
+  afterEach(async () => {
+    await context.close();
+    assert.deepEqual(complaints, []);
+  });
 
-async function load(memory?: string): Promise<void> {
-  await page.click("#packs button.pack");
-  await phase("fitting");
-  if (memory !== undefined) {
-    await page.fill("#memory", memory);
-    await page.press("#memory", "Enter");
+  const picture = (name: string) => page.screenshot({ path: join(pictures, `${name}.png`) });
+  const text = async (selector: string) => (await page.textContent(selector)) ?? "";
+  const phase = (name: string) => page.waitForSelector(`body[data-phase=${name}]`, { timeout: 30_000 });
+  const overflow = () => page.evaluate("document.documentElement.scrollWidth - innerWidth");
+
+  async function load(memory?: string): Promise<void> {
+    await page.click("#packs button.pack");
+    await phase("fitting");
+    if (memory !== undefined) {
+      await page.fill("#memory", memory);
+      await page.press("#memory", "Enter");
+    }
+    await page.waitForSelector("#fit[data-plan=shown]");
+    await page.click("#load");
+    await phase("ready");
   }
-  await page.waitForSelector("#fit[data-plan=shown]");
-  await page.click("#load");
-  await phase("ready");
-}
 
-async function say(words: string): Promise<string> {
-  await page.fill("#prompt", words);
-  await page.press("#prompt", "Enter");
-  await page.waitForSelector("#send[data-action=send]");
-  return page.locator("article.assistant").last().innerText();
-}
+  async function say(words: string): Promise<string> {
+    await page.fill("#prompt", words);
+    await page.press("#prompt", "Enter");
+    await page.waitForSelector("#send[data-action=send]");
+    return text("article.assistant >> nth=-1");
+  }
 
-test("a first visit on a phone: from the pack to an answer", async () => {
-  await picture("1-choosing");
-  assert.equal(await overflow(), 0);
-  await page.click("#packs button.pack");
-  await phase("fitting");
-  await page.waitForSelector("#fit[data-plan=shown]");
-  assert.match(await page.locator("#spare").innerText(), /memory/);
-  await picture("2-fitting");
-  const whole = await page.locator("#network").getAttribute("aria-label");
-  await page.fill("#memory", "16MB");
-  await page.press("#memory", "Enter");
-  await page.waitForFunction(
-    `document.querySelector("#network").getAttribute("aria-label") !== ${JSON.stringify(whole)}`,
-  );
-  await picture("3-smaller");
-  assert.match(await page.locator("#cut").innerText(), /\d.*%/);
-  assert.equal(await overflow(), 0);
-  await page.click("#load");
-  await phase("ready");
-  const answer = await say("Tell me about a king");
-  assert.ok(answer.length > 40, answer);
-  assert.match(await page.locator("#speed").innerText(), /\d+ tokens, \d+ a second/);
-  await picture("4-talking");
-  assert.equal(await overflow(), 0);
-});
+  test("a first visit on a phone: from the pack to an answer", async () => {
+    await picture("1-choosing");
+    assert.equal(await overflow(), 0);
+    await page.click("#packs button.pack");
+    await phase("fitting");
+    await page.waitForSelector("#fit[data-plan=shown]");
+    assert.match(await text("#spare"), /memory/);
+    await picture("2-fitting");
+    const whole = await page.locator("#network").getAttribute("aria-label");
+    await page.fill("#memory", "16MB");
+    await page.press("#memory", "Enter");
+    await page.waitForFunction(
+      `document.querySelector("#network").getAttribute("aria-label") !== ${JSON.stringify(whole)}`,
+    );
+    await picture("3-smaller");
+    assert.match(await text("#cut"), /\d.*%/);
+    assert.equal(await overflow(), 0);
+    await page.click("#load");
+    await phase("ready");
+    const answer = await say("Tell me about a king");
+    assert.ok(answer.length > 40, answer);
+    assert.match(await text("#speed"), /\d+ tokens, \d+ a second/);
+    await picture("4-talking");
+    assert.equal(await overflow(), 0);
+  });
 
-test("an answer can be stopped, and the chat goes on", async () => {
-  await load();
-  await page.click("text=Options");
-  await page.fill("#max-tokens", "400");
-  await page.fill("#prompt", "Tell me a long story");
-  await page.press("#prompt", "Enter");
-  await page.waitForSelector("article.assistant");
-  await page.click("#send[data-action=stop]");
-  await page.waitForSelector("#send[data-action=send]");
-  const answer = () => page.locator("article.assistant").last().innerText();
-  const stopped = await answer();
-  await page.waitForTimeout(300);
-  assert.equal(await answer(), stopped);
-  assert.ok((await say("And then?")).length > 0);
-});
+  test("an answer can be stopped, and the chat goes on", async () => {
+    await load();
+    await page.click("text=Options");
+    await page.fill("#max-tokens", "400");
+    await page.fill("#prompt", "Tell me a long story");
+    await page.press("#prompt", "Enter");
+    await page.waitForSelector("article.assistant");
+    await page.click("#send[data-action=stop]");
+    await page.waitForSelector("#send[data-action=send]");
+    const answer = () => text("article.assistant >> nth=-1");
+    const stopped = await answer();
+    await page.waitForTimeout(300);
+    assert.equal(await answer(), stopped);
+    assert.ok((await say("And then?")).length > 0);
+  });
 
-test("a budget that is too small is refused with a sentence", async () => {
-  await page.click("#packs button.pack");
-  await phase("fitting");
-  await page.fill("#memory", "5MB");
-  await page.press("#memory", "Enter");
-  await page.waitForSelector("#fit-error:not(:empty)");
-  assert.match(await page.locator("#fit-error").innerText(), /MB/);
-  await picture("5-too-small");
-});
+  test("a budget that is too small is refused with a sentence", async () => {
+    await page.click("#packs button.pack");
+    await phase("fitting");
+    await page.fill("#memory", "5MB");
+    await page.press("#memory", "Enter");
+    await page.waitForSelector("#fit-error:not(:empty)");
+    assert.match(await text("#fit-error"), /MB/);
+    await picture("5-too-small");
+  });
 
-test("the next visit works without a network, down to the answer", async () => {
-  await load();
-  await page.waitForFunction(
-    "navigator.serviceWorker.controller !== null || navigator.serviceWorker.ready.then(() => true)",
-  );
-  await page.reload();
-  await context.setOffline(true);
-  await page.reload();
-  await page.waitForSelector("#packs button.pack");
-  assert.equal(await page.evaluate("crossOriginIsolated"), true);
-  await load();
-  assert.ok((await say("Who are you?")).length > 0);
-  await picture("6-offline");
-  complaints.splice(0, complaints.length, ...complaints.filter((text) => !text.includes("ERR_INTERNET_DISCONNECTED")));
-});
+  test("the next visit works without a network, down to the answer", async () => {
+    await load();
+    await page.waitForFunction(
+      "navigator.serviceWorker.controller !== null || navigator.serviceWorker.ready.then(() => true)",
+    );
+    await page.reload();
+    await context.setOffline(true);
+    await page.reload();
+    await page.waitForSelector("#packs button.pack");
+    assert.equal(await page.evaluate("crossOriginIsolated"), true);
+    await load();
+    assert.ok((await say("Who are you?")).length > 0);
+    await picture("6-offline");
+    complaints.splice(
+      0,
+      complaints.length,
+      ...complaints.filter((text) => !text.includes("ERR_INTERNET_DISCONNECTED")),
+    );
+  });
 
-test("on a desktop, in the dark, with the keyboard alone", async () => {
-  await page.setViewportSize(DESKTOP);
-  await page.emulateMedia({ colorScheme: "dark" });
-  await page.focus("#packs button.pack");
-  await page.keyboard.press("Enter");
-  await phase("fitting");
-  await page.waitForSelector("#fit[data-plan=shown]");
-  await page.focus("#slider");
-  await page.keyboard.press("Home");
-  await page.waitForSelector("#fit[data-plan=shown]");
-  assert.match((await page.locator("#slider").getAttribute("aria-valuetext")) ?? "", /MB/);
-  await page.focus("#load");
-  await page.keyboard.press("Enter");
-  await phase("ready");
-  await page.focus("#prompt");
-  await page.keyboard.type("Hello");
-  await page.keyboard.press("Enter");
-  await page.waitForSelector("#send[data-action=send]");
-  await picture("7-desktop");
-  assert.equal(await overflow(), 0);
+  test("on a desktop, in the dark, with the keyboard alone", async () => {
+    await page.setViewportSize(DESKTOP);
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.focus("#packs button.pack");
+    await page.keyboard.press("Enter");
+    await phase("fitting");
+    await page.waitForSelector("#fit[data-plan=shown]");
+    await page.focus("#slider");
+    await page.keyboard.press("Home");
+    await page.waitForSelector("#fit[data-plan=shown]");
+    assert.match((await page.locator("#slider").getAttribute("aria-valuetext")) ?? "", /MB/);
+    await page.focus("#load");
+    await page.keyboard.press("Enter");
+    await phase("ready");
+    await page.focus("#prompt");
+    await page.keyboard.type("Hello");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#send[data-action=send]");
+    await picture("7-desktop");
+    assert.equal(await overflow(), 0);
+  });
 });
