@@ -220,7 +220,7 @@ test("open, plan, load, text as it comes, stop, another budget", async () => {
   await page.evaluate(() => {
     const text = document.getElementById("text") as HTMLElement;
     new MutationObserver((_, observer) => {
-      if ((text.textContent ?? "").length < 60) return;
+      if ((text.textContent ?? "").length <= 60) return;
       observer.disconnect();
       document.getElementById("stop")?.click();
     }).observe(text, { childList: true });
