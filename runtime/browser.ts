@@ -41,23 +41,23 @@ export async function open(source: string | URL | Blob, options: OpenOptions = {
   const remote: BrowserOpenOptions = { cache: options.cache ?? true };
   if (options.wasm !== undefined) Object.assign(remote, { wasm: new URL(options.wasm, document.baseURI).href });
   const start = async (signal?: AbortSignal) => {
-    const desk = new Desk(options.worker);
+    const worker = new PackWorker(options.worker);
     try {
-      return { desk, opened: await desk.caller.call<OpenedPack>("open", [location, remote], { signal }) };
+      return { worker, opened: await worker.caller.call<OpenedPack>("open", [location, remote], { signal }) };
     } catch (error) {
-      void desk.leave(error as SnugError);
+      void worker.leave(error as SnugError);
       throw error;
     }
   };
-  const { desk, opened } = await start(options.signal);
-  return new BrowserPack(desk, { ...opened, spare: lessThanFatal(opened.spare) }, async () => (await start()).desk);
+  const { worker, opened } = await start(options.signal);
+  return new BrowserPack(worker, { ...opened, spare: lessThanFatal(opened.spare) }, async () => (await start()).worker);
 }
 
 /** A worker that has not ended its threads by then is busy with something else. */
 const END_MS = 1000;
 
-/** A worker, and the line to it. */
-class Desk {
+/** A worker that has the pack open, and the line to it. */
+class PackWorker {
   readonly caller: Caller;
   readonly #worker: Worker;
 
@@ -97,35 +97,36 @@ function startWorker(file: string | URL | undefined): Worker {
  * memory; a worker that is ended gives it back at once. All workers open the same pack, so what one answers all would.
  */
 class BrowserPack extends RemotePack {
-  readonly #openDesk: () => Promise<Desk>;
-  readonly #taken = new Set<Desk>();
-  #free: Promise<Desk> | undefined;
+  readonly #openWorker: () => Promise<PackWorker>;
+  readonly #taken = new Set<PackWorker>();
+  #free: Promise<PackWorker> | undefined;
   #closed = false;
 
-  constructor(desk: Desk, opened: OpenedPack, openDesk: () => Promise<Desk>) {
-    super(desk.caller, opened);
-    this.#openDesk = openDesk;
-    this.#free = Promise.resolve(desk);
+  constructor(worker: PackWorker, opened: OpenedPack, openWorker: () => Promise<PackWorker>) {
+    super(worker.caller, opened);
+    this.#openWorker = openWorker;
+    this.#free = Promise.resolve(worker);
   }
 
   override async plan(options: PlanOptions = {}): Promise<Plan> {
-    const { caller } = await this.#anyDesk();
+    const { caller } = await this.#anyWorker();
     return caller.call("plan", [FIRST_HANDLE, options]);
   }
 
   override async load(plan?: Plan, options: LoadOptions = {}): Promise<RemoteModel> {
     const chosen = plan ?? (await this.plan({ memory: this.spare.bytes }));
-    const desk = await this.#freeDesk();
+    const free = this.#freeWorker();
     this.#free = undefined;
-    this.#taken.add(desk);
+    const worker = await free;
+    this.#taken.add(worker);
     const survive = risk(chosen.totalBytes);
     const leave = () => {
       survive();
-      this.#taken.delete(desk);
-      return desk.leave(new SnugError("usage", "this model was disposed"));
+      this.#taken.delete(worker);
+      return worker.leave(new SnugError("usage", "this model was disposed"));
     };
     try {
-      const model = await loadRemote(desk.caller, FIRST_HANDLE, this.info, chosen, options);
+      const model = await loadRemote(worker.caller, FIRST_HANDLE, this.info, chosen, options);
       return Object.assign(model, { dispose: leave });
     } catch (error) {
       await leave();
@@ -133,25 +134,26 @@ class BrowserPack extends RemotePack {
     }
   }
 
+  /** Ends all workers: models that were loaded are disposed of. */
   override async close(): Promise<void> {
     this.#closed = true;
     const free = await this.#free?.catch(() => undefined);
-    const desks = free === undefined ? [...this.#taken] : [free, ...this.#taken];
-    await Promise.all(desks.map((desk) => desk.leave(closed())));
+    const workers = free === undefined ? [...this.#taken] : [free, ...this.#taken];
+    await Promise.all(workers.map((worker) => worker.leave(closed())));
   }
 
   /** A worker that answers. */
-  async #anyDesk(): Promise<Desk> {
+  async #anyWorker(): Promise<PackWorker> {
     if (this.#closed) throw closed();
     const [taken] = this.#taken;
-    return this.#free === undefined && taken !== undefined ? taken : this.#freeDesk();
+    return this.#free === undefined && taken !== undefined ? taken : this.#freeWorker();
   }
 
   /** A worker without a model. */
-  #freeDesk(): Promise<Desk> {
+  #freeWorker(): Promise<PackWorker> {
     if (this.#closed) throw closed();
     if (this.#free === undefined) {
-      const free = this.#openDesk();
+      const free = this.#openWorker();
       this.#free = free;
       free.catch(() => {
         if (this.#free === free) this.#free = undefined;
@@ -164,32 +166,48 @@ class BrowserPack extends RemotePack {
 const closed = () => new SnugError("usage", "this pack was closed");
 
 // A page that takes more than the device has is ended without a word. So what a model takes is written down before it is
-// loaded, and crossed out when the page goes in peace: what is found at the next visit was too much.
+// loaded, and crossed out when the page goes in peace: what is found at the next visit was too much, and is remembered as
+// long as the tab lives.
 const RISK = "snug.risk";
+const FATAL = "snug.fatal";
 const FATAL_SHARE = 0.5;
+
+const found = recall(RISK);
+if (found > 0) {
+  remember(FATAL, found);
+  remember(RISK, 0);
+}
+const fatalBytes = recall(FATAL);
 
 /** Writes down what is tried; the function that comes back crosses it out. */
 function risk(bytes: number): () => void {
-  const storage = tabStorage();
-  const survive = () => storage?.removeItem(RISK);
-  storage?.setItem(RISK, String(bytes));
-  addEventListener("pagehide", survive, { once: true });
+  const survive = () => {
+    removeEventListener("pagehide", survive);
+    remember(RISK, 0);
+  };
+  addEventListener("pagehide", survive);
+  remember(RISK, bytes);
   return survive;
 }
 
 function lessThanFatal(spare: SpareMemory): SpareMemory {
-  const fatal = Number(tabStorage()?.getItem(RISK) ?? Number.NaN);
-  const bytes = Math.floor(fatal * FATAL_SHARE);
-  if (!(fatal > 0) || bytes >= spare.bytes) return spare;
-  const tried = `${Math.round(fatal / 1e6)} MB`;
+  const bytes = Math.floor(fatalBytes * FATAL_SHARE);
+  if (bytes === 0 || bytes >= spare.bytes) return spare;
+  const tried = `${Math.round(fatalBytes / 1e6)} MB`;
   return { bytes, how: `half of the ${tried} that this page took before the browser ended it` };
 }
 
-/** What lasts as long as the tab does; null where a page may keep nothing. */
-function tabStorage(): Storage | null {
+/** A number that lasts as long as the tab; 0 where there is none, or a page may keep nothing. */
+function recall(name: string): number {
   try {
-    return sessionStorage;
+    return Number(sessionStorage.getItem(name)) || 0;
   } catch {
-    return null;
+    return 0;
   }
+}
+
+function remember(name: string, bytes: number): void {
+  try {
+    sessionStorage.setItem(name, String(bytes));
+  } catch {} // a page that may keep nothing learns nothing
 }
