@@ -12,6 +12,14 @@ export interface ThreadData {
   readonly memory: WebAssembly.Memory;
 }
 
+/** Written out one by one: bundlers look for this very form, and take the files along. */
+const MODULES: Readonly<Record<string, URL>> = {
+  "core.wasm": new URL("./core.wasm", import.meta.url),
+  "core.relaxed.wasm": new URL("./core.relaxed.wasm", import.meta.url),
+  "core.threads.wasm": new URL("./core.threads.wasm", import.meta.url),
+  "core.relaxed.threads.wasm": new URL("./core.relaxed.threads.wasm", import.meta.url),
+};
+
 const GIGABYTE = 2 ** 30;
 /** Taken for the device's memory where the browser does not say. */
 const ASSUMED_BYTES = 4 * GIGABYTE;
@@ -23,14 +31,14 @@ const PAGE_BYTES = 65536;
 /** Phones have few fast cores, and the slowest thread sets the pace. */
 const THREADS_MOST = 4;
 
-/** `wasm`: the folder of the core's modules. `cache`: keep downloads on the device? */
-export function browserHost(wasm: string | URL, cache: boolean): Host {
+/** `wasm`: the folder of the core's modules; absent: beside this file. `cache`: keep downloads on the device? */
+export function browserHost(wasm: string | undefined, cache: boolean): Host {
   const pauses = new MessageChannel();
   const waiting: (() => void)[] = [];
   pauses.port1.onmessage = () => waiting.shift()?.();
   const host: Host = {
     openSource: async (location) => new Download(location, cache ? browserStore(location) : undefined),
-    loadModule: (file) => loadModule(new URL(file, wasm)),
+    loadModule: (file) => loadModule(wasm === undefined ? (MODULES[file] as URL) : new URL(file, wasm)),
     spareMemory,
     // A timer would be held back to milliseconds.
     pause: () =>
@@ -43,10 +51,14 @@ export function browserHost(wasm: string | URL, cache: boolean): Host {
 }
 
 async function loadModule(url: URL): Promise<WebAssembly.Module> {
+  const refused = (reason: string, cause?: Error) =>
+    new SnugError("source", `cannot read ${url}: ${reason}; open()'s option wasm says where snug's .wasm files are`, {
+      cause,
+    });
   const response = await fetch(url).catch((cause: Error) => {
-    throw new SnugError("source", `cannot read ${url}: ${cause.message}`, { cause });
+    throw refused(cause.message, cause);
   });
-  if (!response.ok) throw new SnugError("source", `cannot read ${url}: the server answered ${response.status}`);
+  if (!response.ok) throw refused(`the server answered ${response.status}`);
   return WebAssembly.compile(await response.arrayBuffer());
 }
 

@@ -20,7 +20,7 @@ servePacks(
     },
   },
   async (location: string | Blob, { wasm, cache }: BrowserOpenOptions, signal) => {
-    const host = browserHost(wasm ?? new URL(".", import.meta.url), cache);
+    const host = browserHost(wasm, cache);
     const source = typeof location === "string" ? await host.openSource(location) : blobSource(location);
     return openPack(source, host, { signal });
   },

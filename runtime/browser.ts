@@ -1,7 +1,7 @@
 // The public API in a browser: each model lives in a module worker of its own, so that the page never waits, and gives
 // every byte back when it is disposed of.
 
-import { forget, type StoredPack, stored } from "./browser-store";
+import { forget as forgetStored, type StoredPack, stored } from "./browser-store";
 import type { BrowserOpenOptions } from "./browser-worker";
 import { SnugError } from "./errors";
 import type { SpareMemory } from "./host";
@@ -20,12 +20,12 @@ export type { Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
 export type { Port } from "./port";
 export { type RemoteGeneration, type RemoteModel, RemotePack, RemotePacks } from "./remote";
-export { forget, type StoredPack, stored };
+export { type StoredPack, stored };
 
 export interface OpenOptions {
   /** Where browser-worker.js is, or what starts it as a module worker. Default: beside this file. */
   readonly worker?: string | URL | (() => Worker);
-  /** The folder of the core's .wasm files, with a slash at its end. Default: that of the worker. */
+  /** The folder of the core's .wasm files. Default: that of the worker. */
   readonly wasm?: string | URL;
   /** Keep what is fetched on this device, and use what is kept. Default true. */
   readonly cache?: boolean;
@@ -39,7 +39,8 @@ export interface OpenOptions {
 export async function open(source: string | URL | Blob, options: OpenOptions = {}): Promise<RemotePack> {
   const location = source instanceof Blob ? source : new URL(source, document.baseURI).href;
   const remote: BrowserOpenOptions = { cache: options.cache ?? true };
-  if (options.wasm !== undefined) Object.assign(remote, { wasm: new URL(options.wasm, document.baseURI).href });
+  if (options.wasm !== undefined)
+    Object.assign(remote, { wasm: new URL(`${options.wasm}`.replace(/\/?$/, "/"), document.baseURI).href });
   const start = async (signal?: AbortSignal) => {
     const worker = new PackWorker(options.worker);
     try {
@@ -51,6 +52,11 @@ export async function open(source: string | URL | Blob, options: OpenOptions = {
   };
   const { worker, opened } = await start(options.signal);
   return new BrowserPack(worker, { ...opened, spare: lessThanFatal(opened.spare) }, async () => (await start()).worker);
+}
+
+/** Removes a pack from this device, by the address that it was opened with. */
+export function forget(location: string | URL): Promise<void> {
+  return forgetStored(new URL(location, document.baseURI).href);
 }
 
 /** A worker that has not ended its threads by then is busy with something else. */
@@ -73,7 +79,8 @@ class PackWorker {
     worker.onerror = (event) => {
       event.preventDefault();
       const reason = event.message ? `: ${event.message}` : ", its file is missing or the page may not use it";
-      this.caller.fail(new SnugError("internal", `snug's worker does not run${reason}`));
+      const where = "open()'s option worker says where browser-worker.js is";
+      this.caller.fail(new SnugError("source", `snug's worker does not run${reason}; ${where}`));
     };
   }
 

@@ -290,11 +290,14 @@ export class Download implements Source {
   }
 
   #broken(offset: number, cause: unknown): SnugError {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    // An engine does not tell a page whether there is no network or the server refuses other sites.
+    const unknown =
+      cause instanceof TypeError ? ": no network, or a server that other sites may not read from (CORS)" : "";
+    const reason = `${cause instanceof Error ? cause.message : String(cause)}${unknown}`;
     const kept = this.#kept !== null && this.#kept.length > 0 ? "; what has come is kept" : "";
     return new SnugError(
       "source",
-      `cannot read ${this.name}: the connection broke at byte ${offset} (${reason})${kept}: try again when there is a network`,
+      `cannot read ${this.name}: the connection broke at byte ${offset} (${reason})${kept}: try again later`,
       { cause },
     );
   }

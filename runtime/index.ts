@@ -2,6 +2,7 @@
 
 import { blobSource } from "./blob";
 import { Download } from "./download";
+import { SnugError } from "./errors";
 import type { Source } from "./host";
 import { nodeHost } from "./node";
 import { type OpenOptions, openPack, type Pack } from "./pack";
@@ -24,7 +25,7 @@ export { expectedSpeed } from "./speed";
 export { type Ceilings, type OpWork, Stopwatch } from "./stopwatch";
 
 /**
- * Opens a pack: the path of a file, an http or https address, a Blob, or anything with a size that can be read from. Only
+ * Opens a pack: the path of a file, a file, http or https address, a Blob, or anything with a size that can be read from. Only
  * the header is read.
  */
 export async function open(source: string | URL | Blob | Source, options: OpenOptions = {}): Promise<Pack> {
@@ -33,7 +34,10 @@ export async function open(source: string | URL | Blob | Source, options: OpenOp
 
 async function openSource(source: string | URL | Blob | Source): Promise<Source> {
   if (source instanceof Blob) return blobSource(source);
-  if (typeof source !== "string" && !(source instanceof URL)) return source;
+  if (typeof source !== "string" && !(source instanceof URL)) {
+    if (typeof source?.read === "function") return source;
+    throw new SnugError("usage", "open() wants a path, an address, a Blob, or { name, size, read(offset, target) }");
+  }
   const location = String(source);
   return /^https?:\/\//i.test(location) ? new Download(location) : nodeHost.openSource(location);
 }

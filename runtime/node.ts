@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { SnugError } from "./errors";
 import type { Feature, Host, Source, SpareMemory } from "./host";
@@ -27,7 +28,8 @@ export const nodeHost: Host = {
 
 const NODE_MAJOR = Number(process.versions.node.split(".")[0]);
 
-async function openSource(location: string): Promise<Source> {
+async function openSource(address: string): Promise<Source> {
+  const location = /^file:/i.test(address) ? fileURLToPath(address) : address;
   const inside = assetInside(location);
   if (inside) return bytesSource(location, inside);
   const file = await open(location, "r").catch((cause: NodeJS.ErrnoException) => {

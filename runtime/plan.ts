@@ -101,6 +101,9 @@ export interface Plan {
   readonly options: PlanOptions;
 }
 
+/** What assembly/shape.ts takes without one. */
+const DEFAULT_CONTEXT = 2048;
+
 /** As many as assembly/threads.ts has room for. */
 const THREADS_MAX = 64;
 
@@ -161,7 +164,7 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
   return guarded(() => {
     core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact));
     if (options.memory !== undefined) {
-      core.check(exports.plan_memory(parseSize(options.memory)));
+      checkBudget(core, exports.plan_memory(parseSize(options.memory)), options.context);
     } else {
       const rate = options.pruning ?? 0;
       if (!(rate >= 0 && rate <= 1))
@@ -170,6 +173,18 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
     }
     return readPlan(core, { ...options, threads });
   });
+}
+
+/** As core.check(); what does not fit is told with the context that it was planned for. */
+function checkBudget(core: Core, result: number, context: number | undefined): void {
+  try {
+    core.check(result);
+  } catch (error) {
+    if (!(error instanceof SnugError) || error.code !== "budget") throw error;
+    const most = context ?? Math.min(DEFAULT_CONTEXT, core.exports.pack_field(HEADER_CONTEXT));
+    const which = context === undefined ? `${most}, the default` : String(most);
+    throw new SnugError("budget", `${error.message} (it is ${which})`, { cause: error });
+  }
 }
 
 function readPlan(core: Core, options: PlanOptions): Plan {
