@@ -101,9 +101,6 @@ export interface Plan {
   readonly options: PlanOptions;
 }
 
-/** What assembly/shape.ts takes without one. */
-const DEFAULT_CONTEXT = 2048;
-
 /** As many as assembly/threads.ts has room for. */
 const THREADS_MAX = 64;
 
@@ -181,8 +178,9 @@ function checkBudget(core: Core, result: number, context: number | undefined): v
     core.check(result);
   } catch (error) {
     if (!(error instanceof SnugError) || error.code !== "budget") throw error;
-    const most = context ?? Math.min(DEFAULT_CONTEXT, core.exports.pack_field(HEADER_CONTEXT));
-    const which = context === undefined ? `${most}, the default` : String(most);
+    core.check(core.exports.plan_pruning(1)); // a plan, whatever it takes, knows the context
+    const planned = core.view(core.exports.plan_ptr(), PLAN_BYTES).getFloat64(PLAN_CONTEXT, true);
+    const which = context === undefined ? `${planned}, the default` : String(planned);
     throw new SnugError("budget", `${error.message} (it is ${which})`, { cause: error });
   }
 }
