@@ -48,7 +48,7 @@ test("the package is small, and asks nothing of the network", () => {
 test("the command line runs", async () => {
   const { stdout } = await run(
     "npx",
-    ["snug", "run", "demo", "Once upon a time", "--max-tokens", "20", "--context", "256"],
+    ["snug", "run", "demo", "Once upon a time", "--max-tokens", "20", "--context", "256", "--seed", "1"],
     {
       cwd: project,
     },
@@ -62,7 +62,7 @@ test("the README's example runs", async () => {
   cpSync("packs/demo/tale.snug", join(project, "my.snug"));
   writeFileSync(join(project, "example.js"), example);
   const { stdout } = await run(process.execPath, ["example.js"], { cwd: project });
-  assert.ok(stdout.split("\n").length > 1 && stdout.length > 100, stdout);
+  assert.ok(stdout.split("\n").length > 1 && stdout.length > 50, stdout);
 });
 
 test("the README's examples have types", async () => {

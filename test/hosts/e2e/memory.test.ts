@@ -29,10 +29,11 @@ const SMALL_DEVICE = ["--enable-low-end-device-mode"];
 const MB = 1e6;
 const inMB = (bytes: number) => `${Math.round(bytes / MB)} MB`;
 /**
- * Beyond the plan: the engine's compilers and heap, and buffers of the network and the file system. Mostly below 30 MB, once
- * in twenty times 82.
+ * Beyond the plan: the engine's compilers and heap, and buffers of the network and the file system. Mostly below 30 MB. What
+ * the engine has not collected yet comes on top: on a busy machine, up to 150 MB were seen, so the median of some loads counts.
  */
 const CONSTANT_BYTES = 100 * MB;
+const LOADS = 3;
 
 describe("memory of a page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false }, () => {
   let folder: string;
@@ -159,15 +160,20 @@ describe("memory of a page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?
 
   test("a page takes what the plan says, and a constant", async (t) => {
     const { tab, watch } = await openPage(t);
-    for (const options of [{ memory: 300 * MB }, { memory: 300 * MB }, { pruning: 0 }, { pruning: 0 }]) {
-      await tab.visit("open", pack);
-      const took = watch();
-      const { plan } = await tab.visit("load", { ...options, context: 512, threads: 1 });
-      const { grown, most } = took();
-      await tab.visit("close");
-      console.log(`planned ${inMB(plan.totalBytes)}: the page's process grew by ${inMB(grown)}, to ${inMB(most)}`);
-      assert.ok(grown < plan.totalBytes + CONSTANT_BYTES, "more than the plan and the constant");
-      assert.ok(grown > plan.weightsBytes * 0.9, "the measurement misses the weights");
+    for (const options of [{ memory: 300 * MB }, { pruning: 0 }]) {
+      const beyond: number[] = [];
+      while (beyond.length < LOADS) {
+        await tab.visit("open", pack);
+        const took = watch();
+        const { plan } = await tab.visit("load", { ...options, context: 512, threads: 1 });
+        const { grown, most } = took();
+        await tab.visit("close");
+        console.log(`planned ${inMB(plan.totalBytes)}: the page's process grew by ${inMB(grown)}, to ${inMB(most)}`);
+        assert.ok(grown > plan.weightsBytes * 0.9, "the measurement misses the weights");
+        beyond.push(grown - plan.totalBytes);
+      }
+      const [, median] = beyond.toSorted((a, b) => a - b) as [number, number];
+      assert.ok(median < CONSTANT_BYTES, "more than the plan and the constant");
     }
   });
 
