@@ -19,9 +19,17 @@ export const STATUS_NUMBER: i32 = -13; // a weight or scale is not finite; a: by
 export const STATUS_TEXT: i32 = -14; // a: bytes, b: most that fit
 export const STATUS_THREAD: i32 = -15; // a thread has trapped: a bug of ours
 
+// Memory of a device, such as a GPU, which the core lays out and cannot address. The addresses of op records count there
+// in units, so that 32 bits reach far enough; what is in bytes elsewhere, strides among them, is in bytes.
+export const DEVICE_UNIT: u32 = 64; // bytes that one step of a device's address stands for
+export const DEVICE_ALIGN: u32 = 256; // what is laid out in a device begins at a multiple of this, the first at this
+export const DEVICE_SPLIT_ROWS: u32 = 8; // most rows of a step whose attention is split along the positions
+export const DEVICE_SPLITS: u32 = 16; // most parts of it
+export const LOAD_SLOTS: u32 = 8; // read `index` of a load goes into slot index % LOAD_SLOTS
+
 // Plan: filled by plan_memory, plan_pruning; sizes in bytes, all f64
 export const PLAN_MEMORY_BYTES: u32 = 0; // the budget, or the total where none was given
-export const PLAN_TOTAL_BYTES: u32 = 8; // what the core's memory will grow to: the sum of the parts, in whole pages
+export const PLAN_TOTAL_BYTES: u32 = 8; // the sum of the parts: what the core's memory will grow to, in whole pages, and a device's
 export const PLAN_CORE_BYTES: u32 = 16; // module, header, tokenizer, program, work tables
 export const PLAN_WEIGHTS_BYTES: u32 = 24;
 export const PLAN_KV_BYTES: u32 = 32;
@@ -38,14 +46,16 @@ export const PLAN_CONTEXT: u32 = 112; // positions of a sequence
 export const PLAN_SEQUENCES: u32 = 120;
 export const PLAN_ROWS: u32 = 128; // most rows of a step
 export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
-export const PLAN_BYTES: u32 = 144;
+export const PLAN_DEVICE_BYTES: u32 = 144; // of the total, what lies in a device's memory: 0 in a plan for the core's own
+export const PLAN_BYTES: u32 = 152;
 
-// Piece of a read: filled by load_read(); f64 each
+// Piece of a read, or of what is moved to a device: filled by load_read(), load_move(); f64 each
 export const READ_OFFSET: u32 = 0; // in the file
 export const READ_LENGTH: u32 = 8;
 export const READ_ADDRESS: u32 = 16; // in the core's memory
 export const READ_PIECES: u32 = 24; // of the whole read
-export const READ_BYTES: u32 = 32;
+export const READ_DEVICE: u32 = 32; // of a move: where it goes in the device's memory, in bytes
+export const READ_BYTES: u32 = 40;
 
 // Row of a step: u32 each
 export const ROW_TOKEN: u32 = 0;
@@ -94,7 +104,7 @@ export const MATMUL_AXIS: u32 = 52;
 export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0
 export const MATMUL_CODES: u32 = 60; // what OP_QUANTIZE made of the input, or 0: activations stay f32
 export const MATMUL_BIAS_BYTES: u32 = 68; // from panel to panel, where panels are rows
-export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]
+export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]; none in a device
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
 
@@ -123,7 +133,9 @@ export const ATTENTION_CONTEXT: u32 = 48; // positions of a sequence
 export const ATTENTION_SCALE: u32 = 52; // f32
 export const ATTENTION_HEADS: u32 = 56;
 export const ATTENTION_KV_HEADS: u32 = 60;
-export const ATTENTION_SCRATCH: u32 = 64; // [threads, attention_scratch_floats() of kernels/attention.ts]
+// of kernels: [threads, attention_scratch_floats() of kernels/attention.ts]; of a device: [DEVICE_SPLIT_ROWS, heads,
+// DEVICE_SPLITS, vo dims + 2]
+export const ATTENTION_SCRATCH: u32 = 64;
 
 export const OP_GATE: u32 = 6; // gate = silu(gate) × up
 export const GATE_GATE: u32 = 8; // [rows, width]
@@ -171,7 +183,7 @@ export const SCAN_BC_UNITS: u32 = 48;
 export const SCAN_BC_CHANNELS: u32 = 52;
 export const SCAN_HEADS: u32 = 56;
 export const SCAN_GROUPS: u32 = 60;
-export const SCAN_SCRATCH: u32 = 64; // [threads, scan_scratch_floats() of kernels/scan.ts]
+export const SCAN_SCRATCH: u32 = 64; // [threads, scan_scratch_floats() of kernels/scan.ts]; none in a device
 
 export const OP_GATED_NORM: u32 = 12; // v = data × silu(gate); data = v / √(Σ v² over a group / divisor + eps) × weight
 export const GATED_NORM_DATA: u32 = 8; // [rows, units, heads, channels]

@@ -1,23 +1,97 @@
 // The cut: how many units of each stack are loaded and kept, and where they lie. Three tables behind the header, of
 // one u32 per stack; plan.ts fills them, everyone else reads them.
 
-import { HEADER_STACKS, NONE, STACK_CHANNELS, TENSOR_OFFSET } from "../packs/format";
-import { pack_count, pack_header_bytes, pack_header_ptr, stack_ptr, tensor_span } from "./pack";
+import {
+  ALIGN,
+  HEADER_FIXED_TENSORS,
+  HEADER_STACKS,
+  NONE,
+  ROLE_TOKENIZER,
+  STACK_CHANNELS,
+  TENSOR_LENGTH,
+  TENSOR_OFFSET,
+} from "../packs/format";
+import { arena_recount, arena_take, PART_CORE, PART_WEIGHTS, part_address } from "./memory";
+import {
+  corrupt,
+  fixed_tensor,
+  pack_count,
+  pack_field,
+  pack_fixed_bytes,
+  pack_header_bytes,
+  pack_header_ptr,
+  stack_ptr,
+  tensor_ptr,
+  tensor_span,
+} from "./pack";
+import { shape_device } from "./shape";
 
 let fixedPtr: usize = 0;
+// The tokenizer's place in the file's fixed part, if a device plan sets it aside; else nothing, behind all the rest.
+let asideOffset: u64 = 0;
+let asideBytes: u64 = 0;
+let tokenizerPtr: usize = 0;
+
+/** Lays out the fixed part. A device plan sets the tokenizer aside: it lies in the core's memory, the rest closes up. */
+export function fixed_place(): void {
+  const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
+  const aside = tokenizer != 0 && shape_device();
+  asideOffset = aside ? load<u64>(tokenizer, TENSOR_OFFSET) : pack_fixed_bytes();
+  asideBytes = aside ? (load<u64>(tokenizer, TENSOR_LENGTH) + (ALIGN - 1)) & ~((ALIGN - 1) as u64) : 0;
+  if (aside) tokenizerPtr = arena_take(PART_CORE, asideBytes);
+  fixedPtr = arena_take(PART_WEIGHTS, fixed_bytes());
+  if (tokenizer == 0 || aside) return;
+  tokenizerPtr = fixed_tensor_ptr(tokenizer);
+  arena_recount(PART_WEIGHTS, PART_CORE, load<u64>(tokenizer, TENSOR_LENGTH));
+}
+
+/** Checks that nothing of the fixed part lies in the tokenizer, so that this can be set aside. */
+export function fixed_check(): i32 {
+  const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
+  if (tokenizer == 0) return 0;
+  const start = load<u64>(tokenizer, TENSOR_OFFSET);
+  const end = start + load<u64>(tokenizer, TENSOR_LENGTH);
+  for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
+    const tensor = tensor_ptr(i);
+    const offset = load<u64>(tensor, TENSOR_OFFSET);
+    if (tensor != tokenizer && offset < end && offset + load<u64>(tensor, TENSOR_LENGTH) > start)
+      return corrupt(tensor + TENSOR_OFFSET);
+  }
+  return 0;
+}
 
 /** Where the fixed part lies, or is to lie. */
 export function fixed_ptr(): usize {
   return fixedPtr;
 }
 
-export function fixed_place(ptr: usize): void {
-  fixedPtr = ptr;
+/** Its bytes there. */
+export function fixed_bytes(): u64 {
+  return pack_fixed_bytes() - asideBytes;
 }
 
-/** Address of a tensor of the fixed part. */
+/** How far behind fixed_ptr() a byte lies that is not set aside. offset: in the file's fixed part. */
+export function fixed_distance(offset: u64): u64 {
+  return offset < asideOffset ? offset : offset - asideBytes;
+}
+
+/** Where in the file's fixed part that begins which is set aside, and how long it is: 0 if there is nothing. */
+export function aside_offset(): u64 {
+  return asideOffset;
+}
+
+export function aside_bytes(): u64 {
+  return asideBytes;
+}
+
+/** Address of a tensor of the fixed part, which is not the tokenizer. */
 export function fixed_tensor_ptr(tensor: usize): usize {
-  return fixedPtr + (load<u64>(tensor, TENSOR_OFFSET) as usize);
+  return part_address(fixedPtr, fixed_distance(load<u64>(tensor, TENSOR_OFFSET)));
+}
+
+/** Address of the tokenizer, if there is one: in the core's memory. */
+export function tokenizer_ptr(): usize {
+  return tokenizerPtr;
 }
 
 /** Address of the table of kept units: u32 [stacks]. */
@@ -53,8 +127,8 @@ export function cut_load(stack: u32, units: u32): void {
  * the next matrix behind them: a step reads a matrix from its start to its end.
  */
 export function unit_tensor_ptr(stack: u32, tensor: usize, unit: u32): usize {
-  const before = (load<u64>(tensor, TENSOR_OFFSET) as usize) * cut_loaded(stack);
-  return stack_address(stack) + before + unit * tensor_span(tensor);
+  const before = load<u64>(tensor, TENSOR_OFFSET) * cut_loaded(stack);
+  return part_address(stack_address(stack), before + (unit as u64) * tensor_span(tensor));
 }
 
 /** Address of a stack's units. */

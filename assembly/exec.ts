@@ -47,7 +47,7 @@ import { load_ready } from "./load";
 import { pack_field } from "./pack";
 import { rows_ptr } from "./plan";
 import { program_length, program_ptr } from "./program";
-import { shape_context, shape_outputs, shape_rows, shape_sequences } from "./shape";
+import { shape_context, shape_device, shape_outputs, shape_rows, shape_sequences } from "./shape";
 import { fail } from "./status";
 import {
   step_count,
@@ -68,7 +68,7 @@ let stepOutputs: u32 = 0;
 /**
  * Runs the first `count` rows at rows_ptr() through the model. Rows of one sequence stand in ascending order of
  * position, and every position before a row's own is in this step or was in an earlier one; where a layer has a state,
- * it is the state behind the row before. Returns how many rows of logits lie at logits_ptr().
+ * it is the state behind the row before. Returns how many rows of logits lie at logits_ptr(). Not in a device plan.
  */
 export function step(count: u32): i32 {
   const status = step_begin(count);
@@ -77,7 +77,7 @@ export function step(count: u32): i32 {
   return done < 0 ? done : (stepOutputs as i32);
 }
 
-/** Checks the rows and makes them the step that step_ops() works on. */
+/** Checks the rows and makes them the step that step_ops(), or a device, works on. Returns how many want logits. */
 export function step_begin(count: u32): i32 {
   if (!load_ready()) return fail(STATUS_STATE, 6, 0);
   if (count == 0 || count > shape_rows()) return fail(STATUS_ARGUMENT, 0, count);
@@ -99,8 +99,9 @@ export function step_begin(count: u32): i32 {
   return outputs as i32;
 }
 
-/** Runs the ops [first, end) of the program over the step's rows: all of them, or a stretch that a host observes. */
+/** Runs the ops [first, end) of the program over the step's rows: all of them, or a stretch that a host observes. Not in a device plan. */
 export function step_ops(first: u32, end: u32): i32 {
+  if (shape_device()) return fail(STATUS_STATE, 8, 0);
   if (!load_ready() || first >= end || end > program_length()) return fail(STATUS_ARGUMENT, 1, end);
   const program = program_ptr() + first * OP_BYTES;
   threads_begin(program, end - first, rows_ptr(), stepRows, stepOutputs);

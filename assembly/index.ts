@@ -4,7 +4,7 @@
 export { cut_kept, cut_kept_ptr } from "./cut";
 export { ceiling, step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
 export { ceiling_products } from "./kernels/ceilings";
-export { load_finish, load_read, load_read_ptr, load_reads, load_rehearsal, load_verify } from "./load";
+export { load_finish, load_move, load_read, load_read_ptr, load_reads, load_rehearsal, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {
   pack_count,
@@ -19,6 +19,7 @@ export {
   tensor_ptr,
 } from "./pack";
 export {
+  device_bytes,
   history_ptr,
   logits_ptr,
   narrow_apply,

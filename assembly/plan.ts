@@ -12,7 +12,6 @@ import {
   HEADER_VOCABULARY,
   NONE,
   ROLE_TOKENIZER,
-  TENSOR_LENGTH,
   UNIT_STACK,
 } from "../packs/format";
 import {
@@ -20,6 +19,7 @@ import {
   PLAN_BYTES,
   PLAN_CONTEXT,
   PLAN_CORE_BYTES,
+  PLAN_DEVICE_BYTES,
   PLAN_KEPT_UNITS,
   PLAN_KV_BYTES,
   PLAN_MAXIMUM_BYTES,
@@ -43,17 +43,29 @@ import {
   STATUS_MEMORY,
   STATUS_STATE,
 } from "./abi";
-import { cut_keep, cut_kept, cut_load, cut_loaded, fixed_place, fixed_ptr, stack_place } from "./cut";
+import {
+  cut_keep,
+  cut_kept,
+  cut_load,
+  cut_loaded,
+  fixed_bytes,
+  fixed_check,
+  fixed_place,
+  fixed_ptr,
+  stack_place,
+} from "./cut";
 import {
   ADDRESS_END,
   arena_at_least,
+  arena_device_end,
   arena_end,
   arena_extend,
   arena_mark,
   arena_part,
-  arena_recount,
   arena_start,
   arena_take,
+  core_take,
+  DEVICE_END,
   memory_reach,
   PAGE_BYTES,
   PART_CORE,
@@ -61,6 +73,8 @@ import {
   PART_SCRATCH,
   PART_STATE,
   PART_WEIGHTS,
+  part_address,
+  part_span,
 } from "./memory";
 import { model_buffers, model_check, model_ops, model_program } from "./models/index";
 import {
@@ -78,7 +92,8 @@ import {
 } from "./pack";
 import { program_start } from "./program";
 import { sampler_scratch_bytes } from "./sampler";
-import { shape_context, shape_outputs, shape_rows, shape_sequences, shape_set } from "./shape";
+import { shape_context, shape_device, shape_outputs, shape_rows, shape_sequences, shape_set } from "./shape";
+import { staging_bytes, staging_place } from "./staging";
 import { fail } from "./status";
 import { text_bytes, text_place } from "./text";
 
@@ -102,17 +117,27 @@ export function plan_ptr(): usize {
 
 /**
  * Sets what a plan must make room for; 0 is the default. positions of a sequence (2048, or the model's most if that is
- * less); sequences: 1; rows of a step: 64; outputs, rows of a step that want logits: 1; threads of a step: 1.
- * exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit.
+ * less); sequences: 1; rows of a step: 64, 512 in a device; outputs, rows of a step that want logits: 1; threads of a
+ * step: 1. exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit. device: 1
+ * lays weights, caches, states and scratch out in a device's memory; the program is for the host to execute then.
  */
-export function plan_shape(positions: u32, sequences: u32, rows: u32, outputs: u32, threads: u32, exact: u32): i32 {
+export function plan_shape(
+  positions: u32,
+  sequences: u32,
+  rows: u32,
+  outputs: u32,
+  threads: u32,
+  exact: u32,
+  device: u32,
+): i32 {
   planned = false;
   if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
-  const status = model_check();
+  let status = model_check();
+  if (status == 0 && device != 0) status = fixed_check();
   if (status != 0) return status;
   const most = pack_field(HEADER_CONTEXT);
   if (positions > most) return fail(STATUS_CONTEXT, positions, most);
-  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0);
+  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0, device != 0);
   if (refused == 2) return fail(STATUS_ARGUMENT, 1, sequences);
   if (refused == 3) return fail(STATUS_ARGUMENT, 2, rows);
   if (refused == 4) return fail(STATUS_ARGUMENT, 3, outputs);
@@ -125,7 +150,7 @@ export function plan_memory(bytes: f64): i32 {
   if (shape_context() == 0) return fail(STATUS_STATE, 2, 0);
   const least = measure(pack_field(HEADER_MINIMUM_UNITS));
   if (!(bytes >= (least as f64))) return fail(STATUS_BUDGET, bytes, least as f64);
-  const budget = min<f64>(bytes, ADDRESS_END as f64) as u64;
+  const budget = min<f64>(bytes, (shape_device() ? DEVICE_END : ADDRESS_END) as f64) as u64;
   let units = pack_count(HEADER_UNITS);
   if (measure(units) > budget) {
     let low = pack_field(HEADER_MINIMUM_UNITS);
@@ -137,9 +162,10 @@ export function plan_memory(bytes: f64): i32 {
     units = low;
   }
   // What is left of the budget below the next unit stays scratch, so that a plan that had to cut takes all that it was
-  // given: never less memory for a longer context, nor for a larger budget.
+  // given: never less memory for a longer context, nor for a larger budget. A device's memory is not taken for nothing.
   const end = measure(units);
-  if (units < pack_count(HEADER_UNITS)) arena_extend(PART_SCRATCH, max(end, budget & ~((PAGE_BYTES - 1) as u64)));
+  if (units < pack_count(HEADER_UNITS) && !shape_device())
+    arena_extend(PART_SCRATCH, max(end, budget & ~((PAGE_BYTES - 1) as u64)));
   write_plan(units, bytes, least);
   return 0;
 }
@@ -166,8 +192,10 @@ export function plan_pruning(rate: f64): i32 {
 /** Grows memory to the plan and lays everything out; what is to be read comes next (load.ts). */
 export function plan_place(): i32 {
   if (!planned || placed) return fail(STATUS_STATE, 3, 0);
-  const total = load<f64>(plan, PLAN_TOTAL_BYTES);
-  if (!memory_reach(total as u64)) return fail(STATUS_MEMORY, total, 0);
+  const inDevice = load<f64>(plan, PLAN_DEVICE_BYTES);
+  if (inDevice > (DEVICE_END as f64)) return fail(STATUS_MEMORY, inDevice, 0);
+  const inCore = load<f64>(plan, PLAN_TOTAL_BYTES) - inDevice;
+  if (!memory_reach(inCore as u64)) return fail(STATUS_MEMORY, inCore, 0);
   keep_prefix(load<f64>(plan, PLAN_KEPT_UNITS) as u32);
   lay_out(true);
   placed = true;
@@ -176,16 +204,22 @@ export function plan_place(): i32 {
 
 /**
  * In place of plan_place(), for a rehearsal: the same layout, but all stacks lie in the same few bytes, which are zero
- * like all the rest. What a step takes can be measured before there are weights, in a fraction of the memory.
+ * like all the rest. What a step takes can be measured before there are weights, in a fraction of the memory. A device's
+ * layout has those few bytes only, and what is in them is the host's business: see device_bytes().
  */
 export function plan_rehearse(): i32 {
   rehearsed = true;
   const status = plan_place();
-  if (status != 0) return status;
+  if (status != 0 || shape_device()) return status;
   // Pages that nobody has written are one page of zeros, which would stay in a cache.
   const weights = min<u64>(load<f64>(plan, PLAN_WEIGHTS_BYTES) as u64, rehearsed_bytes());
   memory.fill(fixed_ptr(), 0, weights as usize);
   return 0;
+}
+
+/** Bytes of a device's memory that are laid out: PLAN_DEVICE_BYTES once the plan is placed, less in a rehearsal. */
+export function device_bytes(): f64 {
+  return arena_device_end() as f64;
 }
 
 export function plan_placed(): bool {
@@ -197,7 +231,10 @@ export function rows_ptr(): usize {
   return rowsPtr;
 }
 
-/** Address of the logits of the last step: f32 [outputs, vocabulary]. */
+/**
+ * Address of the logits of the last step: f32 [outputs, vocabulary]. In a device plan the program's lie in the device,
+ * and the host brings them here.
+ */
 export function logits_ptr(): usize {
   return logitsPtr;
 }
@@ -231,11 +268,15 @@ export function narrow_apply(): i32 {
   return 0;
 }
 
-/** Lays out everything for the first `units` units and returns the end, in whole pages. */
+/** Lays out everything for the first `units` units and returns its bytes, those of the core in whole pages. */
 function measure(units: u32): u64 {
   keep_prefix(units);
   lay_out(false);
-  return arena_end();
+  return total_bytes();
+}
+
+function total_bytes(): u64 {
+  return arena_end() + arena_device_end();
 }
 
 function keep_prefix(units: u32): void {
@@ -253,30 +294,46 @@ function lay_out(emit: bool): void {
   arena_start();
   arena_take(PART_CORE, pack_header_bytes());
   arena_take(PART_CORE, (stacks as u64) * STACK_TABLE_BYTES);
-  fixed_place(arena_take(PART_WEIGHTS, pack_fixed_bytes()));
-  const tokenizer = fixed_tensor(ROLE_TOKENIZER, NONE);
-  if (tokenizer != 0) arena_recount(PART_WEIGHTS, PART_CORE, load<u64>(tokenizer, TENSOR_LENGTH));
-  let shared = pack_fixed_bytes();
-  for (let s: u32 = 0; s < stacks; s++) {
-    const bytes = (cut_loaded(s) as u64) * stack_unit_bytes(s);
-    const own = arena_take(PART_WEIGHTS, bytes);
-    if (shared + bytes > rehearsed_bytes()) shared = 0;
-    stack_place(s, rehearsed ? fixed_ptr() + (shared as usize) : own);
-    shared += bytes;
-  }
+  fixed_place();
+  if (rehearsed) share_stacks();
+  else for (let s: u32 = 0; s < stacks; s++) stack_place(s, arena_take(PART_WEIGHTS, stack_bytes(s)));
   program_start(arena_take(PART_CORE, (model_ops() as u64) * OP_BYTES), emit);
 
   const vocabulary = pack_field(HEADER_VOCABULARY);
-  rowsPtr = arena_take(PART_SCRATCH, (shape_rows() as u64) * ROW_BYTES);
-  logitsPtr = arena_take(PART_SCRATCH, (shape_outputs() as u64) * vocabulary * 4);
-  historyPtr = arena_take(PART_SCRATCH, (shape_context() as u64) * 4);
-  samplerPtr = arena_take(PART_SCRATCH, sampler_scratch_bytes(vocabulary));
-  // Text is encoded between steps, in the bytes that a step works in.
+  const logitsBytes = (shape_outputs() as u64) * vocabulary * 4;
+  const start = arena_mark();
+  rowsPtr = core_take(PART_SCRATCH, (shape_rows() as u64) * ROW_BYTES);
+  logitsPtr = core_take(PART_SCRATCH, logitsBytes);
+  historyPtr = core_take(PART_SCRATCH, (shape_context() as u64) * 4);
+  samplerPtr = core_take(PART_SCRATCH, sampler_scratch_bytes(vocabulary));
+  // Text is encoded between steps, in the bytes that a step of the core's works in.
   const mark = arena_mark();
   model_buffers();
-  if (tokenizer != 0) arena_at_least(PART_SCRATCH, mark, text_bytes());
+  if (fixed_tensor(ROLE_TOKENIZER, NONE) != 0) arena_at_least(PART_SCRATCH, mark, text_bytes());
   text_place(mark as usize);
-  model_program(logitsPtr);
+  if (shape_device()) arena_at_least(PART_SCRATCH, start, staging_bytes());
+  staging_place(start as usize);
+  model_program(shape_device() ? arena_take(PART_SCRATCH, logitsBytes) : logitsPtr);
+}
+
+/** Lays out all stacks in the same few bytes, the fixed part among them; the core takes room for all none the less. */
+function share_stacks(): void {
+  let shared = part_span(fixed_bytes());
+  let end = shared;
+  for (let s: u32 = 0; s < pack_count(HEADER_STACKS); s++) {
+    const bytes = part_span(stack_bytes(s));
+    if (!shape_device()) arena_take(PART_WEIGHTS, bytes);
+    if (shared + bytes > rehearsed_bytes()) shared = 0;
+    stack_place(s, part_address(fixed_ptr(), shared));
+    shared += bytes;
+    end = max(end, shared);
+  }
+  if (shape_device()) arena_take(PART_WEIGHTS, end - part_span(fixed_bytes()));
+}
+
+/** Bytes of a stack's loaded units. */
+function stack_bytes(stack: u32): u64 {
+  return (cut_loaded(stack) as u64) * stack_unit_bytes(stack);
 }
 
 /** What a rehearsal's weights lie in. */
@@ -300,7 +357,8 @@ function write_plan(units: u32, memoryBytes: f64, least: u64): void {
   const all = unit_bytes_after(0);
   const left = unit_bytes_after(units);
   store<f64>(plan, memoryBytes, PLAN_MEMORY_BYTES);
-  store<f64>(plan, arena_end() as f64, PLAN_TOTAL_BYTES);
+  store<f64>(plan, total_bytes() as f64, PLAN_TOTAL_BYTES);
+  store<f64>(plan, arena_device_end() as f64, PLAN_DEVICE_BYTES);
   store<f64>(plan, arena_part(PART_CORE) as f64, PLAN_CORE_BYTES);
   store<f64>(plan, arena_part(PART_WEIGHTS) as f64, PLAN_WEIGHTS_BYTES);
   store<f64>(plan, arena_part(PART_KV) as f64, PLAN_KV_BYTES);

@@ -160,7 +160,7 @@ import {
   tensor_ptr,
   tensor_span,
 } from "./pack";
-import { shape_context, shape_exact, shape_outputs, shape_rows, shape_threads } from "./shape";
+import { shape_context, shape_device, shape_exact, shape_outputs, shape_rows, shape_threads } from "./shape";
 import { state_take } from "./state";
 
 const nowhere = memory.data(OP_BYTES, 8);
@@ -186,7 +186,7 @@ export function program_start(ptr: usize, emit: bool): void {
 
 /** Takes what the matrices work in: their threads' scratch, and the codes of the widest input at the present cut. */
 export function program_buffers(): void {
-  scratchPtr = arena_take(PART_SCRATCH, (shape_threads() as u64) * MATMUL_SCRATCH_BYTES);
+  scratchPtr = shape_device() ? 0 : arena_take(PART_SCRATCH, (shape_threads() as u64) * MATMUL_SCRATCH_BYTES);
   let most: u64 = 0;
   for (let i: u32 = 0; i < pack_field(HEADER_FIXED_TENSORS); i++) {
     const tensor = tensor_ptr(i);

@@ -4,6 +4,7 @@ import { THREADS_MAX } from "./threads";
 
 const CONTEXT_DEFAULT: u32 = 2048;
 const ROWS_DEFAULT: u32 = 64;
+const DEVICE_ROWS_DEFAULT: u32 = 512;
 const ROWS_MAX: u32 = 4096;
 const SEQUENCES_MAX: u32 = 4096;
 
@@ -13,6 +14,7 @@ let rows: u32 = 0;
 let outputs: u32 = 0;
 let threads: u32 = 0;
 let exact = false;
+let device = false;
 
 /** Sets the shape, 0 meaning the default of each; returns 1 + the index of a number that is too large, or 0. */
 export function shape_set(
@@ -23,6 +25,7 @@ export function shape_set(
   outputCount: u32,
   threadCount: u32,
   exactly: bool,
+  inDevice: bool,
 ): u32 {
   if (sequenceCount > SEQUENCES_MAX) return 2;
   if (rowCount > ROWS_MAX) return 3;
@@ -30,9 +33,10 @@ export function shape_set(
   if (threadCount > THREADS_MAX) return 5;
   context = positions == 0 ? min(modelPositions, CONTEXT_DEFAULT) : positions;
   sequences = max(sequenceCount, 1);
-  rows = rowCount == 0 ? ROWS_DEFAULT : rowCount;
+  device = inDevice;
+  rows = rowCount == 0 ? (device ? DEVICE_ROWS_DEFAULT : ROWS_DEFAULT) : rowCount;
   outputs = min(max(outputCount, 1), rows);
-  threads = max(threadCount, 1);
+  threads = device ? 1 : max(threadCount, 1);
   exact = exactly;
   return 0;
 }
@@ -64,4 +68,9 @@ export function shape_threads(): u32 {
 /** Do activations stay f32 where they could be 8 bit? */
 export function shape_exact(): bool {
   return exact;
+}
+
+/** Do weights, caches, states and scratch lie in a device's memory, which the core cannot address? */
+export function shape_device(): bool {
+  return device;
 }

@@ -2,7 +2,7 @@
 
 import { HEADER_VOCABULARY, TENSOR_LENGTH, TENSOR_OFFSET } from "../packs/format";
 import { STATUS_CORRUPT, STATUS_STATE, STATUS_TEXT, STATUS_UNSUPPORTED } from "./abi";
-import { fixed_tensor_ptr } from "./cut";
+import { tokenizer_ptr } from "./cut";
 import { pack_field, pack_fixed_offset } from "./pack";
 import { fail, status_detail_ptr } from "./status";
 import { tokenizer_consumed, tokenizer_encode, tokenizer_open, tokenizer_scratch_bytes } from "./tokenizer";
@@ -27,7 +27,7 @@ export function text_place(ptr: usize): void {
 /** Opens the tokenizer that has been loaded. */
 export function text_open(tensor: usize): i32 {
   const bytes = load<u64>(tensor, TENSOR_LENGTH) as u32;
-  const status = tokenizer_open(fixed_tensor_ptr(tensor), bytes, pack_field(HEADER_VOCABULARY));
+  const status = tokenizer_open(tokenizer_ptr(), bytes, pack_field(HEADER_VOCABULARY));
   opened = status == 0;
   if (opened) return 0;
   // The tokenizer counts from its own start; to a host all of this is damage at a place of the file.
@@ -35,7 +35,7 @@ export function text_open(tensor: usize): i32 {
   const a = load<f64>(status_detail_ptr());
   const b = load<f64>(status_detail_ptr(), 8);
   if (status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED) return fail(status, start + a, b);
-  return fail(STATUS_CORRUPT, start, load<u32>(fixed_tensor_ptr(tensor)));
+  return fail(STATUS_CORRUPT, start, load<u32>(tokenizer_ptr()));
 }
 
 /** Where a host puts a piece of text, UTF-8. The next step overwrites it. */

@@ -18,15 +18,25 @@ export interface CoreExports {
   stack_ptr(stack: number): number;
   tensor_ptr(tensor: number): number;
   cut_kept(stack: number): number;
-  plan_shape(context: number, sequences: number, rows: number, outputs: number, threads: number, exact: number): number;
+  plan_shape(
+    context: number,
+    sequences: number,
+    rows: number,
+    outputs: number,
+    threads: number,
+    exact: number,
+    device?: number,
+  ): number;
   plan_memory(bytes: number): number;
   plan_pruning(rate: number): number;
   plan_place(): number;
   plan_ptr(): number;
+  device_bytes(): number;
   load_reads(): number;
   load_read(index: number, piece: number): number;
   load_read_ptr(): number;
   load_verify(index: number): number;
+  load_move(index: number, piece: number): number;
   load_finish(): number;
   load_rehearsal(): number;
   narrow_stack(stack: number, units: number): number;

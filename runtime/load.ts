@@ -1,14 +1,28 @@
 // Carries out a plan's reads: from the source straight to their places in the core's memory, the next ones under way
-// while the last one is checked.
+// while the last one is checked. What a device is to have is uploaded from there.
 
-import { READ_ADDRESS, READ_BYTES, READ_LENGTH, READ_OFFSET, READ_PIECES } from "../assembly/abi";
+import {
+  LOAD_SLOTS,
+  READ_ADDRESS,
+  READ_BYTES,
+  READ_DEVICE,
+  READ_LENGTH,
+  READ_OFFSET,
+  READ_PIECES,
+} from "../assembly/abi";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Host, Source } from "./host";
 import type { Plan } from "./plan";
 
 /** Enough to keep a disk, and the processors that copy from its cache, busy beside the checksums. */
-const READS_AT_ONCE = 8;
+const READS_AT_ONCE = LOAD_SLOTS;
+
+/**
+ * Takes verified bytes of a plan whose weights lie in a device, to `offset` of the device's memory. They are there until
+ * the promise resolves, or until the function returns.
+ */
+export type Upload = (offset: number, bytes: Uint8Array) => void | Promise<void>;
 
 export interface LoadProgress {
   readonly readBytes: number;
@@ -24,12 +38,22 @@ export interface LoadOptions {
   readonly onSmaller?: (plan: Plan, error: SnugError) => void;
 }
 
-export async function loadPlan(core: Core, source: Source, host: Host, plan: Plan, options: LoadOptions) {
+/** Loads what a plan keeps; `upload`: where the plan is for a device. */
+export async function loadPlan(
+  core: Core,
+  source: Source,
+  host: Host,
+  plan: Plan,
+  options: LoadOptions,
+  upload?: Upload,
+): Promise<void> {
   throwIfAborted(options.signal);
+  if (plan.deviceBytes > 0 && upload === undefined)
+    throw new SnugError("internal", "a plan for a device, and nothing that uploads to it: please report this");
   guarded(() => core.check(core.exports.plan_place()));
   const release = await source.prepare?.(plan.readBytes, options.signal);
   try {
-    await carryOut(core, source, plan, options);
+    await carryOut(core, source, plan, options, upload);
   } finally {
     await release?.();
   }
@@ -37,7 +61,13 @@ export async function loadPlan(core: Core, source: Source, host: Host, plan: Pla
   guarded(() => core.check(core.exports.load_finish()));
 }
 
-async function carryOut(core: Core, source: Source, plan: Plan, options: LoadOptions): Promise<void> {
+async function carryOut(
+  core: Core,
+  source: Source,
+  plan: Plan,
+  options: LoadOptions,
+  upload: Upload | undefined,
+): Promise<void> {
   const { exports } = core;
   const reads = exports.load_reads();
   const describe = (index: number, piece: number) => {
@@ -54,6 +84,15 @@ async function carryOut(core: Core, source: Source, plan: Plan, options: LoadOpt
     const first = describe(index, 0);
     return [first, ...Array.from({ length: first.pieces - 1 }, (_, i) => describe(index, i + 1))];
   };
+  const move = async (index: number, to: Upload) => {
+    for (let piece = 0, pieces = 1; piece < pieces; piece++) {
+      guarded(() => core.check(exports.load_move(index, piece)));
+      const read = core.view(exports.load_read_ptr(), READ_BYTES);
+      const at = (offset: number) => read.getFloat64(offset, true);
+      pieces = at(READ_PIECES);
+      if (pieces > 0) await to(at(READ_DEVICE), core.bytes(at(READ_ADDRESS), at(READ_LENGTH)));
+    }
+  };
   const start = (index: number) => {
     const pieces = piecesOf(index);
     const targets = pieces.map(({ address, length }) => core.bytes(address, length));
@@ -66,13 +105,14 @@ async function carryOut(core: Core, source: Source, plan: Plan, options: LoadOpt
   // The prelude and the header were read when the pack was opened.
   let readBytes = plan.readBytes;
   for (let i = 0; i < reads; i++) for (const { length } of piecesOf(i)) readBytes -= length;
-  const underWay: ReturnType<typeof start>[] = [];
+  const underWay: ReturnType<typeof start>[] = []; // never more than there are slots: the next one's is free
   for (let index = 0, started = 0; index < reads; index++) {
     while (started < reads && underWay.length < READS_AT_ONCE) underWay.push(start(started++));
     const { done, read, offset, length } = underWay.shift() as ReturnType<typeof start>;
     await done;
     throwIfAborted(options.signal);
     await checked(source, offset, length, () => guarded(() => core.check(exports.load_verify(index))), read);
+    if (upload !== undefined) await move(index, upload);
     readBytes += length;
     options.onProgress?.({ readBytes, totalBytes: plan.readBytes, downloadedBytes: source.downloadedBytes ?? 0 });
   }

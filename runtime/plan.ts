@@ -4,6 +4,7 @@ import {
   PLAN_BYTES,
   PLAN_CONTEXT,
   PLAN_CORE_BYTES,
+  PLAN_DEVICE_BYTES,
   PLAN_KEPT_UNITS,
   PLAN_KV_BYTES,
   PLAN_MAXIMUM_BYTES,
@@ -45,7 +46,7 @@ export interface PlanOptions {
   readonly pruning?: number;
   /** Positions of a sequence. Default 2048, or the model's most if that is less. */
   readonly context?: number;
-  /** Most rows of a step: the length of a prefill chunk. Default 64. */
+  /** Most rows of a step: the length of a prefill chunk. Default 64; in the memory of a GPU 512. */
   readonly rows?: number;
   /** Most rows of a step that want logits. Default 1. */
   readonly outputs?: number;
@@ -56,6 +57,8 @@ export interface PlanOptions {
    * that of the weights' rounding), or "f32": slower, exact. Default "int8".
    */
   readonly activations?: "int8" | "f32";
+  /** Whose memory the weights lie in, and with them all that a step works on. Default "cpu". */
+  readonly device?: "cpu" | "gpu";
 }
 
 /** Queries and keys; values and outputs; MLP channels; dimensions of an SSM's state (B, C); of its heads (x, z). */
@@ -81,6 +84,8 @@ export interface LayerPlan {
 export interface Plan {
   readonly memoryBytes: number;
   readonly totalBytes: number;
+  /** Of the total, what lies in the memory of a GPU: 0 where the CPU's holds all. */
+  readonly deviceBytes: number;
   readonly coreBytes: number;
   readonly weightsBytes: number;
   readonly kvBytes: number;
@@ -156,10 +161,11 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
       "usage",
       `a context of ${options.context} is more than the ${most} that the model was made for`,
     );
-  const threads = Math.min(count("threads") || usableThreads, mostThreads);
+  const device = options.device === "gpu" ? 1 : 0;
+  const threads = device ? 1 : Math.min(count("threads") || usableThreads, mostThreads);
   const exact = options.activations === "f32" ? 1 : 0;
   return guarded(() => {
-    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact));
+    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact, device));
     if (options.memory !== undefined) {
       checkBudget(core, exports.plan_memory(parseSize(options.memory)), options.context);
     } else {
@@ -192,6 +198,7 @@ function readPlan(core: Core, options: PlanOptions): Plan {
   return {
     memoryBytes: at(PLAN_MEMORY_BYTES),
     totalBytes: at(PLAN_TOTAL_BYTES),
+    deviceBytes: at(PLAN_DEVICE_BYTES),
     coreBytes: at(PLAN_CORE_BYTES),
     weightsBytes: at(PLAN_WEIGHTS_BYTES),
     kvBytes: at(PLAN_KV_BYTES),

@@ -21,7 +21,7 @@ import {
   ROLE_V,
   STACK_CHANNELS,
 } from "../../packs/format";
-import { FLAG_ADD } from "../abi";
+import { DEVICE_SPLIT_ROWS, DEVICE_SPLITS, FLAG_ADD } from "../abi";
 import { cut_channels } from "../cut";
 import { attention_scratch_floats } from "../kernels/attention";
 import { cache_take, cache_value_dims } from "../kv-cache";
@@ -41,7 +41,7 @@ import {
   stack_units,
 } from "../pack";
 import { emit_attention, emit_norm, emit_rope, emit_unit_cols, emit_unit_rows } from "../program";
-import { shape_rows, shape_threads } from "../shape";
+import { shape_device, shape_rows, shape_threads } from "../shape";
 
 /** Most op records of one. */
 export const ATTENTION_OPS: u32 = 11;
@@ -94,7 +94,9 @@ export function attention_buffers(layer: u32): void {
   k = scratch_take(rows, pack_field(HEADER_KV_HEADS) * qkDims);
   v = scratch_take(rows, pack_field(HEADER_KV_HEADS) * voDims);
   attended = scratch_take(rows, pack_field(HEADER_HEADS) * voDims);
-  scratch = scratch_take(shape_threads(), attention_scratch_floats(qkDims, voDims));
+  scratch = shape_device()
+    ? scratch_take(DEVICE_SPLIT_ROWS, (pack_field(HEADER_HEADS) as u64) * DEVICE_SPLITS * (voDims + 2))
+    : scratch_take(shape_threads(), attention_scratch_floats(qkDims, voDims));
 }
 
 /** Appends a layer's ops and takes its caches. x: [rows, width], the stream; y: [rows, width], scratch. */

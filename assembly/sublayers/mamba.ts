@@ -65,7 +65,7 @@ import {
   emit_unit_cols,
   emit_unit_rows,
 } from "../program";
-import { shape_rows, shape_threads } from "../shape";
+import { shape_device, shape_rows, shape_threads } from "../shape";
 
 /** Most op records of one. */
 export const MAMBA_OPS: u32 = 19;
@@ -138,7 +138,7 @@ export function mamba_buffers(layer: u32): void {
   b = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   c = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   dt = scratch_take(rows, heads);
-  scratch = scratch_take(shape_threads(), scan_scratch_floats(headDim, state));
+  scratch = shape_device() ? 0 : scratch_take(shape_threads(), scan_scratch_floats(headDim, state));
 }
 
 /** Appends a layer's ops and takes its states. x: [rows, width], the stream; y: [rows, width], scratch. */
