@@ -4,8 +4,8 @@
 
 import { SnugError } from "../runtime/index";
 import type { ModelConfig } from "./config";
+import { encodeF32, encodeQuantized, type Panel, type Quantized } from "./encode";
 import { BLOCK_COLS, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, DTYPE_VECTOR, GROUP_MAX, GROUP_MIN } from "./format";
-import { encodeF32, encodeQuantized, type Panel, type Quantized } from "./quantize";
 import type { StoredTensor } from "./write";
 
 /** A matrix of all units of a stack, in stored order; or one of the fixed part, which all units share. */

@@ -1,8 +1,9 @@
 // The two matrices that have a row for every token, the embedding and the head, some rows at a time.
 
+import { dequantize } from "./encode";
 import { readTensorRows } from "./families/index";
 import { DTYPE_F32, DTYPE_Q4, DTYPE_Q8, ROLE_EMBEDDING, ROLE_HEAD } from "./format";
-import { dequantize, factorHessian, type HessianFactor, quantizeToNearest, quantizeWithFeedback } from "./quantize";
+import { factorHessian, type HessianFactor, quantizeToNearest, quantizeWithFeedback } from "./quantize";
 import { type Encoded, groupSize, storeMatrix } from "./stacks";
 import type { Workshop } from "./workshop";
 import type { FixedTensor } from "./write";

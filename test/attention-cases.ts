@@ -33,7 +33,7 @@ import {
   toUnits,
   U,
 } from "./case";
-import type { Random } from "./harness";
+import type { Random } from "./random";
 import * as reference from "./reference";
 
 export interface AttentionSpec {

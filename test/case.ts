@@ -1,9 +1,9 @@
 // A case of an op: its record, its buffers, what they must hold afterwards, and how far off rounding may bring it. Also
 // what cases are made of. No executor is known here.
 
+import { dequantize, encodeF32, encodeQuantized, f16FromF32, f32FromF16, type Quantized } from "../packs/encode";
 import { ALIGN, DTYPE_F32, DTYPE_Q4, NONE, ROW_TILE } from "../packs/format";
-import { dequantize, encodeF32, encodeQuantized, f16FromF32, f32FromF16, type Quantized } from "../packs/quantize";
-import type { Random } from "./harness";
+import type { Random } from "./random";
 
 /** Half the distance from 1 to the next f32: the relative error of one rounding. */
 export const U = 2 ** -24;

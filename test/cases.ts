@@ -75,7 +75,7 @@ import {
   TINY,
   U,
 } from "./case";
-import { type Random, random } from "./harness";
+import { type Random, random } from "./random";
 import * as reference from "./reference";
 import {
   CONVS,

@@ -23,9 +23,10 @@ import {
 import { openCheckpoint } from "../packs/checkpoint";
 import type { Model } from "../runtime/model";
 import { Probe } from "../runtime/probe";
-import { random } from "./harness";
+import { random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
-import { forward, readReference } from "./reference";
+import { readReference } from "./read-reference";
+import { forward } from "./reference";
 import { BOUND, distance, FAMILY_SHAPES, loadCut, logitsOf, ODD, randomTokens, SHAPES } from "./small-models";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";

@@ -9,7 +9,7 @@ import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import type { Pack } from "../runtime/pack";
 import { TextStream } from "../runtime/stream";
-import { random } from "./harness";
+import { random } from "./random";
 import { fixture } from "./tokenizer-cases";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";

@@ -69,7 +69,7 @@ import {
 import { type ErrorCode, SnugError } from "../runtime/errors";
 import type { Model } from "../runtime/model";
 import { Pack } from "../runtime/pack";
-import { type Random, random } from "./harness";
+import { type Random, random } from "./random";
 import { type PackLayout, readLayout } from "./read-pack";
 import { fixture } from "./tokenizer-cases";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";

@@ -25,7 +25,7 @@ import {
   ROW_SEQUENCE,
   ROW_TOKEN,
 } from "../assembly/abi";
-import { f32FromF16 } from "../packs/quantize";
+import { f32FromF16 } from "../packs/encode";
 import { ATTENTIONS, attentionScratch } from "./attention-cases";
 import type { Field, OpCase } from "./case";
 import { CASES, MATMUL_SCRATCH_BYTES } from "./cases";

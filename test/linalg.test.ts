@@ -6,7 +6,8 @@ import { before, test } from "node:test";
 import { Linalg, type Matrix } from "../packs/linalg";
 import { SnugError } from "../runtime/errors";
 import { diagonal, gram, identity, largest, multiply, shifted, solve, transpose } from "./dense";
-import { close, type Random, withRandom } from "./harness";
+import { close } from "./harness";
+import { type Random, withRandom } from "./random";
 
 const SEED = 20260101;
 const SIZES = [1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 129];

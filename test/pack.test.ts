@@ -8,9 +8,10 @@ import { type TestContext, test } from "node:test";
 import { openCheckpoint } from "../packs/checkpoint";
 import { type PackOptions, packCheckpoint } from "../packs/index";
 import { open } from "../runtime/index";
-import { random } from "./harness";
+import { random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
-import { forward, readReference } from "./reference";
+import { readReference } from "./read-reference";
+import { forward } from "./reference";
 import { patchJson, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { rateOf } from "./write-pack";
 

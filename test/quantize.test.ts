@@ -3,8 +3,6 @@
 import assert from "node:assert/strict";
 import { resolve } from "node:path";
 import { before, test } from "node:test";
-import { DTYPE_F32, DTYPE_Q4, DTYPE_Q8 } from "../packs/format";
-import { Linalg } from "../packs/linalg";
 import {
   decodeMatrix,
   dequantize,
@@ -12,16 +10,15 @@ import {
   encodeQuantized,
   f16FromF32,
   f32FromF16,
-  factorHessian,
   matrixBytes,
   type Quantized,
-  quantizeToNearest,
-  quantizeWithFeedback,
-  SCALE_RULES,
-} from "../packs/quantize";
+} from "../packs/encode";
+import { DTYPE_F32, DTYPE_Q4, DTYPE_Q8 } from "../packs/format";
+import { Linalg } from "../packs/linalg";
+import { factorHessian, quantizeToNearest, quantizeWithFeedback, SCALE_RULES } from "../packs/quantize";
 import { SnugError } from "../runtime/errors";
 import { diagonal, gram, identity, multiply, shifted, solve } from "./dense";
-import { type Random, withRandom } from "./harness";
+import { type Random, withRandom } from "./random";
 
 const SEED = 77;
 let linalg: Linalg;

@@ -1,6 +1,7 @@
 // A pack's bytes taken apart for tests: where everything lies, and the model of the reference that a cut of it is. Plain
 // and trusting; the reader of the product is assembly/pack.ts.
 
+import { decodeMatrix } from "../packs/encode";
 import {
   CURVE_BYTES,
   DTYPE_VECTOR,
@@ -92,7 +93,6 @@ import {
   UNIT_INDEX,
   UNIT_STACK,
 } from "../packs/format";
-import { decodeMatrix } from "../packs/quantize";
 import type { ReferenceAttention, ReferenceMamba, ReferenceMlp, ReferenceModel, ReferenceSublayer } from "./reference";
 
 export interface TensorPlace {

@@ -18,7 +18,8 @@ import {
 } from "../packs/format";
 import { compileTokenizer, PATTERNS } from "../packs/tokenizer";
 import { SnugError } from "../runtime/errors";
-import { loadTestModule, withRandom } from "./harness";
+import { loadTestModule } from "./harness";
+import { withRandom } from "./random";
 import { fixture, randomText, TEXTS, type TokenizerJson } from "./tokenizer-cases";
 
 /** An added token as these files write most of theirs. */

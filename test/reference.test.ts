@@ -6,7 +6,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { type TestContext, test } from "node:test";
 import { openCheckpoint } from "../packs/checkpoint";
 import { openTensors } from "../packs/safetensors";
-import { random } from "./harness";
+import { random } from "./random";
+import { readReference } from "./read-reference";
 import {
   add,
   argmax,
@@ -21,7 +22,6 @@ import {
   type ReferenceMamba,
   type ReferenceMlp,
   type ReferenceModel,
-  readReference,
   rmsNorm,
   rope,
   scan,

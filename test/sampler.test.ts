@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { STATUS_ARGUMENT, STATUS_OK } from "../assembly/abi";
-import { loadTestModule, type ModuleKind, type Random, type TestModule, withRandom } from "./harness";
+import { loadTestModule, type ModuleKind, type TestModule } from "./harness";
+import { type Random, withRandom } from "./random";
 
 interface Settings {
   temperature: number;

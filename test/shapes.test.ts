@@ -14,9 +14,10 @@ import { Shards } from "../packs/shards";
 import { SnugError } from "../runtime/errors";
 import type { Pack } from "../runtime/pack";
 import type { Plan, PlanOptions } from "../runtime/plan";
-import { type Random, random } from "./harness";
+import { type Random, random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
-import { forward, type ReferenceModel, readReference } from "./reference";
+import { readReference } from "./read-reference";
+import { forward, type ReferenceModel } from "./reference";
 import { says, scratchFolder, writeCheckpoint, writeSafetensors } from "./write-checkpoint";
 import { openBytes, rateOf } from "./write-pack";
 

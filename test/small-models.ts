@@ -5,7 +5,7 @@ import type { UnitSizes } from "../packs/stacks";
 import type { Model } from "../runtime/model";
 import type { Pack } from "../runtime/pack";
 import type { PlanOptions } from "../runtime/plan";
-import { random } from "./harness";
+import { random } from "./random";
 import type { PackLayout } from "./read-pack";
 import { SMALL_CONFIGS } from "./write-checkpoint";
 import { rateOf } from "./write-pack";

@@ -15,7 +15,8 @@ import {
 } from "../packs/sort";
 import { SnugError } from "../runtime/errors";
 import { diagonal, gram, identity, largest, multiply, shifted, solve, transpose } from "./dense";
-import { close, type Random, withRandom } from "./harness";
+import { close } from "./harness";
+import { type Random, withRandom } from "./random";
 
 const SEED = 4242;
 let linalg: Linalg;

@@ -63,7 +63,7 @@ import {
   toUnits,
   U,
 } from "./case";
-import type { Random } from "./harness";
+import type { Random } from "./random";
 import * as reference from "./reference";
 
 /** What a silu of far below zero may be instead of next to nothing, for each unit of what it is multiplied with. */

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { decodeMatrix, matrixBytes } from "../packs/encode";
 import { DTYPE_Q4, DTYPE_Q8, KIND_QK, ROLE_ROPE } from "../packs/format";
 import { SHAPES, type SyntheticOptions, type SyntheticShape, writeSyntheticPack } from "../packs/index";
-import { decodeMatrix, matrixBytes } from "../packs/quantize";
 import { randomFrom, randomMatrix } from "../packs/random";
+import { syntheticSource } from "../packs/synthetic-source";
 import { open } from "../runtime/index";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { forward } from "./reference";
@@ -108,6 +109,41 @@ test("a seed makes one pack, another seed another", async (context) => {
   ];
   assert.deepEqual(a, b);
   assert.notDeepEqual(a, c);
+});
+
+for (const [name, shape] of Object.entries(CONFIGS))
+  test(`${name} as a source: the bytes that are written`, async (context) => {
+    const options = { weights: "q8", group: 16, seed: 3 } as const;
+    const written = await write(context, shape, options);
+    const source = await syntheticSource(shape, options);
+    assert.equal(source.size, written.length);
+    const whole = new Uint8Array(source.size);
+    await source.read(0, whole);
+    assert.ok(Buffer.compare(whole, written) === 0);
+    const random = randomFrom(1);
+    const reads = Array.from({ length: 50 }, async () => {
+      const [a, b] = [random(), random()].map((share) => Math.floor(share * (source.size + 1)));
+      const part = new Uint8Array(Math.abs(b - a));
+      await source.read(Math.min(a, b), part);
+      assert.ok(Buffer.compare(part, written.subarray(Math.min(a, b), Math.max(a, b))) === 0, `${a} … ${b}`);
+    });
+    await Promise.all(reads);
+    await source.read(source.size, new Uint8Array(0));
+    await assert.rejects(source.read(source.size - 3, new Uint8Array(4)), says("source", `${source.size}`));
+  });
+
+test("a pack that is made as it is read runs", async (context) => {
+  const shape = SMALL_CONFIGS.qwen2;
+  const logits = async (pack: Awaited<ReturnType<typeof openBytes>>) => {
+    const model = await pack.load(pack.plan({ outputs: 16 }));
+    const all: number[] = [];
+    model.logits(TOKENS, (row) => all.push(...row));
+    model.dispose();
+    return all;
+  };
+  const made = await logits(await open(await syntheticSource(shape)));
+  assert.equal(made.length, TOKENS.length * (shape.vocab_size as number));
+  assert.deepEqual(made, await logits(await openBytes(await write(context, shape))));
 });
 
 for (const dtype of [DTYPE_Q4, DTYPE_Q8])

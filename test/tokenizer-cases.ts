@@ -3,7 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { PATTERNS } from "../packs/tokenizer";
-import type { Random } from "./harness";
+import type { Random } from "./random";
 
 // biome-ignore lint/suspicious/noExplicitAny: a file of another program, taken apart and put together at will
 export type TokenizerJson = any;

@@ -7,7 +7,8 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { STATUS_ARGUMENT, STATUS_OK, STATUS_STATE, STATUS_TEXT, STATUS_TOKEN, STATUS_TRUNCATED } from "../assembly/abi";
 import { PATTERN_MAX, TOKENIZER_FIELDS_BYTES } from "../packs/format";
 import { compileTokenizer, PATTERNS } from "../packs/tokenizer";
-import { loadTestModule, type ModuleKind, type random, type TestModule, withRandom } from "./harness";
+import { loadTestModule, type ModuleKind, type TestModule } from "./harness";
+import { type random, withRandom } from "./random";
 import { fixture, randomText, split, TEXTS, type TokenizerJson, variants } from "./tokenizer-cases";
 import { classOf, unicodeTables } from "./unicode-tables.gen";
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { random } from "./harness";
+import { random } from "./random";
 import { runWasi, smallPacks, type WasiImports, type WasiOptions } from "./wasi-command";
 
 const FUZZ_MS = 3000;

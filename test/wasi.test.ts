@@ -9,7 +9,7 @@ import type { GenerateOptions } from "../runtime/generation";
 import type { Host } from "../runtime/host";
 import { nodeHost } from "../runtime/node";
 import type { PlanOptions } from "../runtime/plan";
-import { random } from "./harness";
+import { random } from "./random";
 import { FAMILY_SHAPES, randomTokens, SHAPES } from "./small-models";
 import { runWasi, smallPacks, type WasiImports, type WasiOptions } from "./wasi-command";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";

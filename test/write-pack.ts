@@ -32,7 +32,7 @@ import {
 } from "../packs/write";
 import type { Host, Source } from "../runtime/host";
 import { Pack } from "../runtime/pack";
-import { random } from "./harness";
+import { random } from "./random";
 
 export type Weights = "f32" | "q8" | "q4";
 

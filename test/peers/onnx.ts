@@ -3,7 +3,7 @@
 
 import { writeFileSync } from "node:fs";
 import onnxProto from "onnx-proto";
-import { f32FromF16 } from "../../packs/quantize";
+import { f32FromF16 } from "../../packs/encode";
 import { type Codes, GROUP, type LayerMatrix, type PackWeights } from "./pack-weights";
 import type { OpGroup } from "./runner";
 
