@@ -1,0 +1,351 @@
+// Executes steps on a device: walks the program, op by op, over the rows that the core has checked.
+
+import { type Device, GpuError } from "./device";
+import { launchesOf } from "./kernels";
+import {
+  type Buffer,
+  type Capacity,
+  FEW_ROWS,
+  type Launch,
+  type Launches,
+  range,
+  type StepShape,
+  uniform,
+  windowOver,
+} from "./launch";
+import { Memory } from "./memory";
+import { type MatmulOp, type Op, readOps } from "./ops";
+import { fuse } from "./passes";
+import { stepBytes, writeStep } from "./step";
+import {
+  BUFFER_COPY_DST,
+  BUFFER_COPY_SRC,
+  BUFFER_MAP_READ,
+  BUFFER_QUERY_RESOLVE,
+  BUFFER_STORAGE,
+  BUFFER_UNIFORM,
+  MAP_READ,
+} from "./usage";
+
+export interface ExecutorOptions {
+  /** OP_BYTES each, of a device plan. */
+  readonly records: Uint8Array;
+  readonly vocabulary: number;
+  readonly capacity: Capacity;
+  /** Leaves the program as it is, an op a dispatch or two: for tests. Default true. */
+  readonly fused?: boolean;
+}
+
+/** What a launch is once it can run. */
+interface Prepared {
+  readonly launch: Launch;
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+}
+
+/** Steps that run ahead of the host at most. */
+const FEED_MOST = 16;
+/** Of them, in one submission; and the first one is short, so that the first token comes soon. */
+const BATCHES = [1, 2, 4, 8];
+const UNIFORM_ALIGN = 256;
+
+export class Executor {
+  readonly device: Device;
+  readonly ops: readonly Op[];
+  readonly #capacity: Capacity;
+  readonly #vocabulary: number;
+  readonly #memory: Memory;
+  readonly #step: GPUBuffer;
+  readonly #best: GPUBuffer;
+  readonly #uniforms: GPUBuffer;
+  readonly #program: readonly { few: readonly Prepared[]; many: readonly Prepared[]; outputs: boolean }[];
+  readonly #argmax: Prepared | undefined;
+  readonly #feed: Prepared | undefined;
+  readonly #logits: number;
+
+  private constructor(
+    device: Device,
+    ops: readonly Op[],
+    options: ExecutorOptions,
+    own: { memory: Memory; step: GPUBuffer; best: GPUBuffer; uniforms: GPUBuffer; logits: number },
+    prepared: readonly Prepared[],
+    launches: readonly Launches[],
+  ) {
+    this.device = device;
+    this.ops = ops;
+    this.#capacity = options.capacity;
+    this.#vocabulary = options.vocabulary;
+    this.#memory = own.memory;
+    this.#step = own.step;
+    this.#best = own.best;
+    this.#uniforms = own.uniforms;
+    this.#logits = own.logits;
+    const of = new Map(prepared.map((one) => [one.launch, one]));
+    const take = (list: readonly Launch[]) => list.map((launch) => of.get(launch) as Prepared);
+    this.#program = launches.map(({ few, many, outputs }) => ({ few: take(few), many: take(many), outputs }));
+    this.#argmax = prepared.find(({ launch }) => launch.shader === "argmax" && launch.settings.FEED === false);
+    this.#feed = prepared.find(({ launch }) => launch.shader === "argmax" && launch.settings.FEED === true);
+  }
+
+  /** Takes the memory of a program and compiles its kernels. */
+  static async create(device: Device, options: ExecutorOptions): Promise<Executor> {
+    const { capacity, vocabulary } = options;
+    const read = readOps(options.records, vocabulary);
+    const ops = (options.fused ?? true) ? fuse(read, device.bindingBytes) : read;
+    const launches = ops.map((op) => launchesOf(op, capacity));
+    const head = read.findLast((op): op is MatmulOp => op.kind === "matmul" && op.outputs);
+    const logits = head?.matrices[0]?.out ?? 0;
+    const choices =
+      head === undefined ? [] : [false, true].map((feed) => argmaxLaunch(logits, vocabulary, capacity, feed));
+    const all = [...launches.flatMap(({ few, many }) => [...new Set([...few, ...many])]), ...choices];
+    const pipelines = Promise.all(all.map(({ shader, settings }) => device.pipeline(shader, settings)));
+    pipelines.catch(() => {}); // awaited below
+
+    const windows = all.flatMap(({ bindings }) => Object.values(bindings).filter((one) => typeof one !== "string"));
+    for (const { bytes } of windows)
+      if (bytes > device.bindingBytes)
+        throw new GpuError(
+          "unavailable",
+          `${bytes} bytes in one binding are more than the ${device.bindingBytes} that a GPU gives everywhere: plan fewer rows, or a smaller context`,
+        );
+    const memory = await device.allocate(() => new Memory(device.device, windows, device.bufferBytes));
+    try {
+      const gpu = device.device;
+      const buffer = (label: string, size: number, usage: number) =>
+        gpu.createBuffer({ label, size, usage: usage | BUFFER_COPY_DST });
+      const step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
+      const best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
+      const slots = all.map(({ params }) => Math.ceil(params.byteLength / UNIFORM_ALIGN) * UNIFORM_ALIGN);
+      const uniforms = buffer(
+        "uniforms",
+        Math.max(
+          UNIFORM_ALIGN,
+          slots.reduce((sum, one) => sum + one, 0),
+        ),
+        BUFFER_UNIFORM,
+      );
+      const named: Record<Buffer, GPUBuffer> = { step, best };
+      const compiled = await pipelines;
+      let at = 0;
+      const prepared = all.map((launch, i): Prepared => {
+        const pipeline = compiled[i] as GPUComputePipeline;
+        gpu.queue.writeBuffer(uniforms, at, launch.params);
+        const entries: GPUBindGroupEntry[] = Object.entries(launch.bindings).map(([binding, what]) => ({
+          binding: Number(binding),
+          resource: typeof what === "string" ? { buffer: named[what] } : memory.binding(what),
+        }));
+        entries.push({ binding: 0, resource: { buffer: uniforms, offset: at, size: launch.params.byteLength } });
+        at += slots[i] as number;
+        return { launch, pipeline, group: gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }) };
+      });
+      return new Executor(device, ops, options, { memory, step, best, uniforms, logits }, prepared, launches);
+    } catch (error) {
+      memory.destroy();
+      throw error;
+    }
+  }
+
+  /** Bytes of the device's memory that were taken. */
+  get bytes(): number {
+    return this.#memory.bytes;
+  }
+
+  /** The addresses of the device's memory that there are buffers for. */
+  get ranges(): readonly { start: number; end: number }[] {
+    return this.#memory.ranges;
+  }
+
+  /** Puts bytes, a multiple of 4, where the plan has them. */
+  upload(address: number, bytes: Uint8Array<ArrayBuffer>): void {
+    this.device.check();
+    this.#memory.write(address, bytes);
+  }
+
+  /** Runs a step and leaves it at that: its results are in the cache, or overwritten. */
+  run(records: Uint8Array): void {
+    const { words, shape } = writeStep(records, this.#capacity);
+    this.device.check();
+    this.device.device.queue.writeBuffer(this.#step, 0, words);
+    this.#submit((encoder) => this.#encode(encoder, shape));
+  }
+
+  /** Runs a step; the likeliest token of each row that wants logits. */
+  async best(records: Uint8Array): Promise<Uint32Array> {
+    const { words, shape } = writeStep(records, this.#capacity);
+    this.device.check();
+    this.device.device.queue.writeBuffer(this.#step, 0, words);
+    return this.#read(shape.outputs * 4, (encoder, to) => {
+      this.#encode(encoder, shape);
+      this.#dispatch(encoder, [this.#argmax as Prepared], shape);
+      encoder.copyBufferToBuffer(this.#best, 0, to, 0, shape.outputs * 4);
+    }).then((bytes) => new Uint32Array(bytes));
+  }
+
+  /** Runs a step; its logits, f32 [outputs, vocabulary]. */
+  async logits(records: Uint8Array): Promise<Float32Array> {
+    const { words, shape } = writeStep(records, this.#capacity);
+    this.device.check();
+    this.device.device.queue.writeBuffer(this.#step, 0, words);
+    const bytes = shape.outputs * this.#vocabulary * 4;
+    return this.#read(bytes, (encoder, to) => {
+      this.#encode(encoder, shape);
+      this.#memory.copy(encoder, this.#logits, to, bytes);
+    }).then((read) => new Float32Array(read));
+  }
+
+  /**
+   * From one row on, token after token, each the likeliest after the one before: `count` of them. Steps run ahead of what
+   * has been taken, so that nobody waits for the host; whoever leaves early leaves some that were for nothing.
+   */
+  async *greedy(record: Uint8Array, count: number): AsyncGenerator<number, void> {
+    const { words, shape } = writeStep(record, this.#capacity);
+    this.device.check();
+    const { queue } = this.device.device;
+    queue.writeBuffer(this.#step, 0, words);
+    const underWay: Promise<ArrayBuffer>[] = [];
+    let done = 0;
+    for (let batch = 0; ; batch++) {
+      while (done < count && underWay.length < 2) {
+        const steps = Math.min(BATCHES[Math.min(batch, BATCHES.length - 1)] as number, count - done);
+        const first = done;
+        // The tokens of a batch begin at the start of the buffer.
+        queue.writeBuffer(this.#step, (2 * 4 + 1) * 4, new Uint32Array([0]));
+        const read = this.#read(steps * 4, (encoder, to) => {
+          for (let i = 0; i < steps; i++) {
+            const now = { ...shape, position: shape.position + first + i };
+            this.#encode(encoder, now, [this.#feed as Prepared]);
+          }
+          encoder.copyBufferToBuffer(this.#best, 0, to, 0, steps * 4);
+        });
+        read.catch(() => {}); // awaited below
+        underWay.push(read);
+        done += steps;
+        batch++;
+      }
+      const next = underWay.shift();
+      if (next === undefined) return;
+      for (const token of new Uint32Array(await next)) yield token;
+    }
+  }
+
+  /** Seconds that each launch of a step takes on the device, by its label; wants timestamps. */
+  async times(records: Uint8Array): Promise<Map<string, { seconds: number; launches: number }>> {
+    const { words, shape } = writeStep(records, this.#capacity);
+    const gpu = this.device.device;
+    gpu.queue.writeBuffer(this.#step, 0, words);
+    const launches = [...this.#launches(shape), this.#argmax as Prepared].filter(({ launch }) => works(launch, shape));
+    const times = new Map<string, { seconds: number; launches: number }>();
+    const most = 1024; // launches that one set of queries is for
+    for (let first = 0; first < launches.length; first += most) {
+      const part = launches.slice(first, first + most);
+      const queries = gpu.createQuerySet({ type: "timestamp", count: part.length * 2 });
+      const resolved = gpu.createBuffer({
+        size: part.length * 16,
+        usage: BUFFER_QUERY_RESOLVE | BUFFER_COPY_SRC,
+      });
+      const read = await this.#read(part.length * 16, (encoder, to) => {
+        for (const [i, one] of part.entries()) {
+          const pass = encoder.beginComputePass({
+            timestampWrites: { querySet: queries, beginningOfPassWriteIndex: i * 2, endOfPassWriteIndex: i * 2 + 1 },
+          });
+          dispatch(pass, one, shape);
+          pass.end();
+        }
+        encoder.resolveQuerySet(queries, 0, part.length * 2, resolved, 0);
+        encoder.copyBufferToBuffer(resolved, 0, to, 0, part.length * 16);
+      });
+      const stamps = new BigUint64Array(read);
+      for (const [i, { launch }] of part.entries()) {
+        const seconds = Number((stamps[i * 2 + 1] as bigint) - (stamps[i * 2] as bigint)) / 1e9;
+        const before = times.get(launch.label) ?? { seconds: 0, launches: 0 };
+        times.set(launch.label, { seconds: before.seconds + seconds, launches: before.launches + 1 });
+      }
+      queries.destroy();
+      resolved.destroy();
+    }
+    return times;
+  }
+
+  /** Bytes of the device's memory. */
+  async memory(address: number, bytes: number): Promise<Uint8Array> {
+    return new Uint8Array(await this.#read(bytes, (encoder, to) => this.#memory.copy(encoder, address, to, bytes)));
+  }
+
+  /** Waits until all that was begun is done. */
+  async settled(): Promise<void> {
+    await this.device.device.queue.onSubmittedWorkDone();
+    this.device.check();
+  }
+
+  /** Gives the memory back. */
+  dispose(): void {
+    this.#memory.destroy();
+    for (const buffer of [this.#step, this.#best, this.#uniforms]) buffer.destroy();
+  }
+
+  *#launches(shape: StepShape): Generator<Prepared> {
+    for (const { few, many, outputs } of this.#program)
+      yield* (outputs ? shape.outputs : shape.rows) <= FEW_ROWS ? few : many;
+  }
+
+  #encode(encoder: GPUCommandEncoder, shape: StepShape, then: readonly Prepared[] = []): void {
+    this.#dispatch(encoder, [...this.#launches(shape), ...then], shape);
+  }
+
+  #dispatch(encoder: GPUCommandEncoder, launches: readonly Prepared[], shape: StepShape): void {
+    const pass = encoder.beginComputePass();
+    for (const one of launches) if (works(one.launch, shape)) dispatch(pass, one, shape);
+    pass.end();
+  }
+
+  #submit(encode: (encoder: GPUCommandEncoder) => void): void {
+    const encoder = this.device.device.createCommandEncoder();
+    encode(encoder);
+    this.device.device.queue.submit([encoder.finish()]);
+  }
+
+  async #read(bytes: number, encode: (encoder: GPUCommandEncoder, to: GPUBuffer) => void): Promise<ArrayBuffer> {
+    const gpu = this.device.device;
+    const to = gpu.createBuffer({
+      size: Math.ceil(bytes / 4) * 4,
+      usage: BUFFER_MAP_READ | BUFFER_COPY_DST,
+    });
+    try {
+      this.#submit((encoder) => encode(encoder, to));
+      await to.mapAsync(MAP_READ).catch(async (cause: Error) => {
+        await Promise.race([gpu.lost, Promise.resolve()]);
+        this.device.check();
+        throw new GpuError("lost", `the GPU gives no results: ${cause.message}`, { cause });
+      });
+      this.device.check();
+      return to.getMappedRange().slice(0, bytes);
+    } finally {
+      to.destroy();
+    }
+  }
+}
+
+function argmaxLaunch(logits: number, vocabulary: number, capacity: Capacity, feed: boolean): Launch {
+  return {
+    label: "argmax",
+    shader: "argmax",
+    settings: { FEED: feed },
+    params: uniform(vocabulary),
+    bindings: {
+      1: windowOver(range(logits, capacity.outputs * vocabulary * 4)),
+      2: "best",
+      ...(feed && { 3: "step" as const }),
+    },
+    workgroups: (step) => [step.outputs, 1, 1],
+  };
+}
+
+function works(launch: Launch, shape: StepShape): boolean {
+  return launch.workgroups(shape).every((count) => count > 0);
+}
+
+function dispatch(pass: GPUComputePassEncoder, { launch, pipeline, group }: Prepared, shape: StepShape): void {
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, group);
+  pass.dispatchWorkgroups(...launch.workgroups(shape));
+}
