@@ -126,7 +126,7 @@ async function scoreWindows(model: Model, windows: readonly Uint32Array[], signa
       progress.update(`window ${index + 1} of ${windows.length}`, index / windows.length);
       await setImmediate(); // lets Ctrl-C through
       signal.throwIfAborted();
-      const score = model.score(window);
+      const score = await model.score(window);
       sum.loss += score.loss;
       sum.topOne += score.topOne;
       sum.tokens += score.tokens;
@@ -174,7 +174,7 @@ async function writeLogits(
     const file = openSync(partial, "w");
     try {
       // The view is of the core's memory, little-endian on every machine, and changes with the next step.
-      model.logits(tokens, (logits) =>
+      await model.logits(tokens, (logits) =>
         writeAll(file, new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength)),
       );
     } finally {

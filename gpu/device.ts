@@ -52,6 +52,10 @@ export class Device {
     });
   }
 
+  get isLost(): boolean {
+    return this.#lost !== undefined;
+  }
+
   /** Throws if the device is lost. */
   check(): void {
     if (this.#lost !== undefined) throw this.#lost;
@@ -109,6 +113,13 @@ export class Device {
 export interface DeviceOptions {
   /** Changes a shader's text before it is compiled: for tests of what must be noticed. */
   readonly edit?: (shader: ShaderName, text: string) => string;
+}
+
+/** The engine's WebGPU, or what `other` brings along. */
+export async function findGpu(other?: () => Promise<GPU | undefined>): Promise<GPU> {
+  const gpu = globalThis.navigator?.gpu ?? (await other?.());
+  if (gpu === undefined) throw new GpuError("unavailable", "there is no WebGPU here");
+  return gpu;
 }
 
 /** Asks for an adapter and a device of it, with the largest limits that it has. */

@@ -11,10 +11,11 @@ import {
   range,
   type StepShape,
   uniform,
+  type Window,
   windowOver,
 } from "./launch";
 import { Memory } from "./memory";
-import { type MatmulOp, type Op, readOps } from "./ops";
+import { type MatmulOp, readOps } from "./ops";
 import { fuse } from "./passes";
 import { stepBytes, writeStep } from "./step";
 import {
@@ -51,98 +52,77 @@ const UNIFORM_ALIGN = 256;
 
 export class Executor {
   readonly device: Device;
-  readonly ops: readonly Op[];
   readonly #capacity: Capacity;
   readonly #vocabulary: number;
   readonly #memory: Memory;
   readonly #step: GPUBuffer;
   readonly #best: GPUBuffer;
   readonly #uniforms: GPUBuffer;
-  readonly #program: readonly { few: readonly Prepared[]; many: readonly Prepared[]; outputs: boolean }[];
-  readonly #argmax: Prepared | undefined;
-  readonly #feed: Prepared | undefined;
+  readonly #compiled: Promise<void>;
+  #program: readonly { few: readonly Prepared[]; many: readonly Prepared[]; outputs: boolean }[] = [];
+  #argmax: Prepared | undefined;
+  #feed: Prepared | undefined;
   readonly #logits: number;
 
-  private constructor(
-    device: Device,
-    ops: readonly Op[],
-    options: ExecutorOptions,
-    own: { memory: Memory; step: GPUBuffer; best: GPUBuffer; uniforms: GPUBuffer; logits: number },
-    prepared: readonly Prepared[],
-    launches: readonly Launches[],
-  ) {
+  private constructor(device: Device, options: ExecutorOptions, plan: Layout, memory: Memory) {
+    const { capacity, vocabulary } = options;
     this.device = device;
-    this.ops = ops;
-    this.#capacity = options.capacity;
-    this.#vocabulary = options.vocabulary;
-    this.#memory = own.memory;
-    this.#step = own.step;
-    this.#best = own.best;
-    this.#uniforms = own.uniforms;
-    this.#logits = own.logits;
-    const of = new Map(prepared.map((one) => [one.launch, one]));
-    const take = (list: readonly Launch[]) => list.map((launch) => of.get(launch) as Prepared);
-    this.#program = launches.map(({ few, many, outputs }) => ({ few: take(few), many: take(many), outputs }));
-    this.#argmax = prepared.find(({ launch }) => launch.shader === "argmax" && launch.settings.FEED === false);
-    this.#feed = prepared.find(({ launch }) => launch.shader === "argmax" && launch.settings.FEED === true);
+    this.#capacity = capacity;
+    this.#vocabulary = vocabulary;
+    this.#memory = memory;
+    this.#logits = plan.logits;
+    const buffer = (label: string, size: number, usage: number) =>
+      device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
+    this.#step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
+    this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
+    const slots = plan.launches.map(({ params }) => Math.ceil(params.byteLength / UNIFORM_ALIGN) * UNIFORM_ALIGN);
+    const bytes = slots.reduce((sum, one) => sum + one, UNIFORM_ALIGN);
+    this.#uniforms = buffer("uniforms", bytes, BUFFER_UNIFORM);
+    this.#compiled = this.#prepare(plan, slots);
+    this.#compiled.catch(() => {}); // who needs it awaits it
   }
 
-  /** Takes the memory of a program and compiles its kernels. */
+  /**
+   * Takes the memory of a program. Its kernels are compiled meanwhile: compiled() is to be awaited before the first step,
+   * uploads need not wait.
+   */
   static async create(device: Device, options: ExecutorOptions): Promise<Executor> {
-    const { capacity, vocabulary } = options;
-    const read = readOps(options.records, vocabulary);
-    const ops = (options.fused ?? true) ? fuse(read, device.bindingBytes) : read;
-    const launches = ops.map((op) => launchesOf(op, capacity));
-    const head = read.findLast((op): op is MatmulOp => op.kind === "matmul" && op.outputs);
-    const logits = head?.matrices[0]?.out ?? 0;
-    const choices =
-      head === undefined ? [] : [false, true].map((feed) => argmaxLaunch(logits, vocabulary, capacity, feed));
-    const all = [...launches.flatMap(({ few, many }) => [...new Set([...few, ...many])]), ...choices];
-    const pipelines = Promise.all(all.map(({ shader, settings }) => device.pipeline(shader, settings)));
-    pipelines.catch(() => {}); // awaited below
-
-    const windows = all.flatMap(({ bindings }) => Object.values(bindings).filter((one) => typeof one !== "string"));
-    for (const { bytes } of windows)
-      if (bytes > device.bindingBytes)
-        throw new GpuError(
-          "unavailable",
-          `${bytes} bytes in one binding are more than the ${device.bindingBytes} that a GPU gives everywhere: plan fewer rows, or a smaller context`,
-        );
-    const memory = await device.allocate(() => new Memory(device.device, windows, device.bufferBytes));
+    const plan = layOut(device, options);
+    const memory = await device.allocate(() => new Memory(device.device, plan.windows, device.bufferBytes));
     try {
-      const gpu = device.device;
-      const buffer = (label: string, size: number, usage: number) =>
-        gpu.createBuffer({ label, size, usage: usage | BUFFER_COPY_DST });
-      const step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
-      const best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
-      const slots = all.map(({ params }) => Math.ceil(params.byteLength / UNIFORM_ALIGN) * UNIFORM_ALIGN);
-      const uniforms = buffer(
-        "uniforms",
-        Math.max(
-          UNIFORM_ALIGN,
-          slots.reduce((sum, one) => sum + one, 0),
-        ),
-        BUFFER_UNIFORM,
-      );
-      const named: Record<Buffer, GPUBuffer> = { step, best };
-      const compiled = await pipelines;
-      let at = 0;
-      const prepared = all.map((launch, i): Prepared => {
-        const pipeline = compiled[i] as GPUComputePipeline;
-        gpu.queue.writeBuffer(uniforms, at, launch.params);
-        const entries: GPUBindGroupEntry[] = Object.entries(launch.bindings).map(([binding, what]) => ({
-          binding: Number(binding),
-          resource: typeof what === "string" ? { buffer: named[what] } : memory.binding(what),
-        }));
-        entries.push({ binding: 0, resource: { buffer: uniforms, offset: at, size: launch.params.byteLength } });
-        at += slots[i] as number;
-        return { launch, pipeline, group: gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }) };
-      });
-      return new Executor(device, ops, options, { memory, step, best, uniforms, logits }, prepared, launches);
+      return await device.allocate(() => new Executor(device, options, plan, memory));
     } catch (error) {
       memory.destroy();
       throw error;
     }
+  }
+
+  /** Resolves when steps can run. */
+  compiled(): Promise<void> {
+    return this.#compiled;
+  }
+
+  async #prepare(plan: Layout, slots: readonly number[]): Promise<void> {
+    const gpu = this.device.device;
+    const pipelines = plan.launches.map(({ shader, settings }) => this.device.pipeline(shader, settings));
+    const named: Record<Buffer, GPUBuffer> = { step: this.#step, best: this.#best };
+    const prepared = new Map<Launch, Prepared>();
+    let at = 0;
+    for (const [i, launch] of plan.launches.entries()) {
+      const pipeline = await (pipelines[i] as Promise<GPUComputePipeline>);
+      gpu.queue.writeBuffer(this.#uniforms, at, launch.params);
+      const entries: GPUBindGroupEntry[] = Object.entries(launch.bindings).map(([binding, what]) => ({
+        binding: Number(binding),
+        resource: typeof what === "string" ? { buffer: named[what] } : this.#memory.binding(what),
+      }));
+      entries.push({ binding: 0, resource: { buffer: this.#uniforms, offset: at, size: launch.params.byteLength } });
+      at += slots[i] as number;
+      const group = gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+      prepared.set(launch, { launch, pipeline, group });
+    }
+    const take = (list: readonly Launch[]) => list.map((launch) => prepared.get(launch) as Prepared);
+    this.#program = plan.program.map(({ few, many, outputs }) => ({ few: take(few), many: take(many), outputs }));
+    [this.#argmax, this.#feed] = take(plan.choices);
   }
 
   /** Bytes of the device's memory that were taken. */
@@ -278,7 +258,7 @@ export class Executor {
   }
 
   /** Gives the memory back. */
-  dispose(): void {
+  destroy(): void {
     this.#memory.destroy();
     for (const buffer of [this.#step, this.#best, this.#uniforms]) buffer.destroy();
   }
@@ -323,6 +303,36 @@ export class Executor {
       to.destroy();
     }
   }
+}
+
+/** A program as a device runs it. */
+interface Layout {
+  readonly program: readonly Launches[];
+  /** Of argmax: for the host, and to go on from; none where there is no head. */
+  readonly choices: readonly Launch[];
+  /** All launches. */
+  readonly launches: readonly Launch[];
+  readonly windows: readonly Window[];
+  /** Where the logits lie. */
+  readonly logits: number;
+}
+
+function layOut(device: Device, { records, vocabulary, capacity, fused = true }: ExecutorOptions): Layout {
+  const ops = readOps(records, vocabulary);
+  const program = (fused ? fuse(ops, device.bindingBytes) : ops).map((op) => launchesOf(op, capacity));
+  const head = ops.findLast((op): op is MatmulOp => op.kind === "matmul" && op.outputs);
+  const logits = head?.matrices[0]?.out ?? 0;
+  const choices =
+    head === undefined ? [] : [false, true].map((feed) => argmaxLaunch(logits, vocabulary, capacity, feed));
+  const launches = [...program.flatMap(({ few, many }) => [...new Set([...few, ...many])]), ...choices];
+  const windows = launches.flatMap(({ bindings }) => Object.values(bindings).filter((one) => typeof one !== "string"));
+  for (const { bytes } of windows)
+    if (bytes > device.bindingBytes)
+      throw new GpuError(
+        "unavailable",
+        `${bytes} bytes in one binding are more than the ${device.bindingBytes} that there may be: plan fewer rows, or a smaller context`,
+      );
+  return { program, choices, launches, windows, logits };
 }
 
 function argmaxLaunch(logits: number, vocabulary: number, capacity: Capacity, feed: boolean): Launch {

@@ -24,7 +24,9 @@ export type ErrorCode =
   | "checkpoint" // a checkpoint folder is incomplete or contradicts itself
   | "unsupported" // well-formed, but nothing that this version can run
   | "budget" // does not fit the memory asked for
-  | "memory" // the engine refused memory that the plan allows
+  | "memory" // the engine, or the GPU, refused memory that the plan allows
+  | "gpu" // there is no GPU that can run this, or it computes wrongly
+  | "lost" // the GPU went away
   | "context" // more tokens than the plan has room for
   | "aborted" // the caller's AbortSignal fired
   | "internal"; // a bug of ours

@@ -3,10 +3,15 @@
 import { ROW_BYTES, ROW_OUTPUT, ROW_POSITION, ROW_SEQUENCE, ROW_TOKEN } from "../assembly/abi";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
+import type { Executor } from "./executor";
 import type { Host } from "./host";
 import { throwIfAborted } from "./load";
 import type { Plan } from "./plan";
 import { TextStream } from "./stream";
+
+const DEFAULTS = { temperature: 0.7, repeatPenalty: 1.1 };
+/** GPUs lost at one token, after which nobody tries again. */
+const LOSSES_MOST = 3;
 
 export interface GenerateOptions {
   /** Most tokens to make. Default: what the context has room for. */
@@ -53,10 +58,13 @@ export interface GenerateResult {
 /** What a generation needs of its model. */
 export interface Generator {
   readonly core: Core;
+  readonly executor: Executor;
   readonly host: Host;
   readonly plan: Plan;
   readonly endTokens: ReadonlySet<number>;
   tokenBytes(token: number): Uint8Array;
+  /** Goes on with another GPU after this one was lost. */
+  revive(lost: SnugError): Promise<void>;
   /** Takes the cache over; the function that comes back throws once somebody else has done so. */
   claim(): () => void;
 }
@@ -99,15 +107,15 @@ async function* generate(
   prompt: readonly number[],
   options: GenerateOptions,
 ): AsyncGenerator<string, GenerateResult> {
-  const { core, host, plan } = model;
-  const { exports } = core;
-  const room = plan.context - prompt.length;
+  const { host } = model;
+  const { context } = model.plan;
+  const room = context - prompt.length;
   if (prompt.length === 0)
     throw new SnugError("usage", "the prompt is empty, and this model has no token to begin with: give some text");
   if (room < 0)
     throw new SnugError(
       "context",
-      `the prompt${options.readTwice ? ", read twice," : ""} is ${prompt.length} tokens long, the context has room for ${plan.context}: shorten it or plan a larger context`,
+      `the prompt${options.readTwice ? ", read twice," : ""} is ${prompt.length} tokens long, the context has room for ${context}: shorten it or plan a larger context`,
     );
   const maxTokens = Math.min(wholeNumber("maxTokens", options.maxTokens ?? room, 1e9), room);
   const seed = wholeNumber("seed", options.seed ?? Math.floor(Math.random() * 2 ** 32), Number.MAX_SAFE_INTEGER);
@@ -117,41 +125,41 @@ async function* generate(
     throwIfAborted(options.signal);
     still();
   };
-  configureSampler(core, options, seed);
+  configureSampler(model.core, options, seed);
 
   const started = performance.now();
   throwIfAborted(options.signal);
-  for (let at = 0; at < prompt.length; at += plan.rows) {
-    const chunk = prompt.slice(at, at + plan.rows);
-    runStep(core, chunk, at, at + chunk.length === prompt.length);
-    await pause();
-  }
+  const tokens: number[] = [];
+  const reader = new Reader(model, pause);
+  await reader.read(prompt);
   const decodeStarted = performance.now();
 
   const stream = new TextStream(options.stop);
-  const tokens: number[] = [];
   let text = "";
   let finishReason: GenerateResult["finishReason"] = "length";
-  core.words(exports.history_ptr(), plan.context).set(prompt);
-  while (tokens.length < maxTokens) {
-    await pause();
-    const token = guarded(() => core.check(exports.logits_choose(0, prompt.length + tokens.length)));
-    core.words(exports.history_ptr(), plan.context)[prompt.length + tokens.length] = token;
-    tokens.push(token);
-    if (model.endTokens.has(token)) {
-      finishReason = "stop";
-      break;
+  try {
+    while (tokens.length < maxTokens) {
+      await pause();
+      const token = await reader.next(maxTokens - tokens.length, isGreedy(options), () =>
+        // The stream of random numbers is lost with the core, where that has changed: another one, as good, goes on.
+        configureSampler(model.core, options, seed + tokens.length),
+      );
+      tokens.push(token);
+      if (model.endTokens.has(token)) {
+        finishReason = "stop";
+        break;
+      }
+      const piece = stream.push(model.tokenBytes(token));
+      text += piece;
+      if (piece !== "") yield piece;
+      if (stream.stopped) {
+        finishReason = "stop";
+        break;
+      }
+      still(); // whoever took the piece may have begun something else
     }
-    const piece = stream.push(model.tokenBytes(token));
-    text += piece;
-    if (piece !== "") yield piece;
-    if (stream.stopped) {
-      finishReason = "stop";
-      break;
-    }
-    if (tokens.length === maxTokens) break;
-    still(); // whoever took the piece may have begun something else
-    runStep(core, [token], prompt.length + tokens.length - 1, true);
+  } finally {
+    await reader.end();
   }
   const rest = stream.end();
   if (stream.stopped) finishReason = "stop"; // an unfinished character can complete a stop text
@@ -168,10 +176,89 @@ async function* generate(
   };
 }
 
-/** One step: consecutive tokens of sequence 0 from `position` on; with `last`, logits of the last of them. */
-function runStep(core: Core, tokens: readonly number[], position: number, last: boolean): void {
-  writeRows(core, tokens, position, (row) => last && row === tokens.length - 1);
-  guarded(() => core.check(core.exports.step(tokens.length)));
+/** Is always the likeliest token taken, whatever came before? */
+function isGreedy({ temperature = DEFAULTS.temperature, repeatPenalty = DEFAULTS.repeatPenalty }: GenerateOptions) {
+  return temperature === 0 && repeatPenalty === 1;
+}
+
+/** One sequence on its way: what the cache holds of it, what comes next, and what to do when a GPU is lost. */
+class Reader {
+  readonly #model: Generator;
+  readonly #pause: () => Promise<void>;
+  readonly #tokens: number[] = [];
+  /** How many of the tokens the cache holds; the logits are of the last of them. */
+  #seen = 0;
+  #ahead: AsyncGenerator<number, void> | undefined;
+
+  constructor(model: Generator, pause: () => Promise<void>) {
+    this.#model = model;
+    this.#pause = pause;
+  }
+
+  /** Reads tokens that come next. */
+  async read(tokens: readonly number[]): Promise<void> {
+    this.#tokens.push(...tokens);
+    await this.#surviving(() => this.#catchUp());
+  }
+
+  /** The next token, which is read too. most: how many may follow at most, it included. */
+  async next(most: number, greedy: boolean, restart: () => void): Promise<number> {
+    const token = await this.#surviving(() => this.#choose(most, greedy), restart);
+    this.#tokens.push(token);
+    return token;
+  }
+
+  async end(): Promise<void> {
+    await this.#ahead?.return();
+  }
+
+  async #choose(most: number, greedy: boolean): Promise<number> {
+    const { executor, plan } = this.#model;
+    const ahead = await this.#ahead?.next();
+    if (ahead !== undefined && !ahead.done) return ahead.value;
+    if (greedy && executor.greedy !== undefined && this.#seen === this.#tokens.length - 1) {
+      writeRows(this.#model.core, this.#tokens.slice(-1), this.#seen, () => true);
+      this.#seen = 0; // the cache runs ahead from here on, and what it holds is not known
+      this.#ahead = executor.greedy(most);
+      return (await this.#ahead.next()).value as number;
+    }
+    await this.#catchUp();
+    const { core } = this.#model;
+    const history = core.words(core.exports.history_ptr(), plan.context);
+    history.set(this.#tokens);
+    return guarded(() => core.check(core.exports.logits_choose(0, this.#tokens.length)));
+  }
+
+  /** Reads what the cache does not hold yet; a prompt in chunks. */
+  async #catchUp(): Promise<void> {
+    const end = this.#tokens.length;
+    const isPrompt = end - this.#seen > 1;
+    while (this.#seen < end) {
+      const { core, executor, plan } = this.#model;
+      const chunk = this.#tokens.slice(this.#seen, this.#seen + plan.rows);
+      const isLast = this.#seen + chunk.length === end;
+      writeRows(core, chunk, this.#seen, (row) => isLast && row === chunk.length - 1);
+      await (isLast ? executor.logits(chunk.length) : executor.run(chunk.length));
+      this.#seen += chunk.length;
+      if (isPrompt) await this.#pause();
+    }
+  }
+
+  /** Does some work, again if a GPU is lost meanwhile: another one reads everything anew. */
+  async #surviving<T>(work: () => Promise<T>, restart?: () => void): Promise<T> {
+    for (let losses = 0; ; losses++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof SnugError) || error.code !== "lost" || losses === LOSSES_MOST) throw error;
+        const before = this.#model.core;
+        await this.#model.revive(error);
+        if (this.#model.core !== before) restart?.();
+        this.#ahead = undefined;
+        this.#seen = 0;
+      }
+    }
+  }
 }
 
 /** Writes the rows of a step: consecutive tokens of sequence 0 from `position` on. */
@@ -198,11 +285,11 @@ function tokenId(token: number): number {
 }
 
 function configureSampler(core: Core, options: GenerateOptions, seed: number): void {
-  const temperature = inRange("temperature", options.temperature ?? 0.7, 0, 100);
+  const temperature = inRange("temperature", options.temperature ?? DEFAULTS.temperature, 0, 100);
   const topK = wholeNumber("topK", options.topK ?? 40, 2 ** 31);
   const topP = inRange("topP", options.topP ?? 0.95, 1e-6, 1);
   const minP = inRange("minP", options.minP ?? 0.05, 0, 1);
-  const repeatPenalty = inRange("repeatPenalty", options.repeatPenalty ?? 1.1, 0.01, 100);
+  const repeatPenalty = inRange("repeatPenalty", options.repeatPenalty ?? DEFAULTS.repeatPenalty, 0.01, 100);
   const high = Math.floor(seed / 2 ** 32);
   guarded(() =>
     core.check(core.exports.logits_configure(temperature, topK, topP, minP, repeatPenalty, seed >>> 0, high)),

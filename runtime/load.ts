@@ -38,27 +38,38 @@ export interface LoadOptions {
   readonly onSmaller?: (plan: Plan, error: SnugError) => void;
 }
 
-/** Loads what a plan keeps; `upload`: where the plan is for a device. */
+/** Loads what a plan keeps; `begin`: where the plan is for a device, takes its memory once all has its place. */
 export async function loadPlan(
   core: Core,
   source: Source,
   host: Host,
   plan: Plan,
   options: LoadOptions,
-  upload?: Upload,
+  begin?: () => Promise<Upload>,
 ): Promise<void> {
   throwIfAborted(options.signal);
+  guarded(() => core.check(core.exports.plan_place()));
+  await readPlan(core, source, plan, options, await begin?.());
+  await host.pause();
+  guarded(() => core.check(core.exports.load_finish()));
+}
+
+/** Carries out the reads of a plan that has its place; where it is for a device, once more if that was lost. */
+export async function readPlan(
+  core: Core,
+  source: Source,
+  plan: Plan,
+  options: LoadOptions,
+  upload: Upload | undefined,
+): Promise<void> {
   if (plan.deviceBytes > 0 && upload === undefined)
     throw new SnugError("internal", "a plan for a device, and nothing that uploads to it: please report this");
-  guarded(() => core.check(core.exports.plan_place()));
   const release = await source.prepare?.(plan.readBytes, options.signal);
   try {
     await carryOut(core, source, plan, options, upload);
   } finally {
     await release?.();
   }
-  await host.pause();
-  guarded(() => core.check(core.exports.load_finish()));
 }
 
 async function carryOut(

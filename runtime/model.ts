@@ -4,6 +4,7 @@ import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_SSM_HEADS, HEADER_VOCABUL
 import { type Message, renderChat } from "./chat";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
+import type { Executor } from "./executor";
 import { type GenerateOptions, Generation, type Generator, writeRows } from "./generation";
 import type { Host } from "./host";
 import type { Info } from "./info";
@@ -18,22 +19,33 @@ export interface Score {
   readonly tokens: number;
 }
 
-export class Model implements Generator {
+/** What a model runs on. */
+export interface Running {
+  readonly core: Core;
+  readonly executor: Executor;
   readonly plan: Plan;
+}
+
+export class Model implements Generator {
   readonly info: Info;
   readonly host: Host;
   readonly vocabulary: number;
   readonly endTokens: ReadonlySet<number>;
   readonly #beginToken: number | undefined;
   readonly #hasState: boolean;
-  #core: Core | undefined;
+  readonly #again: (() => Promise<Running>) | undefined;
+  #running: Running | undefined;
+  #plan: Plan;
   #claims = 0;
 
-  constructor(core: Core, host: Host, plan: Plan, info: Info) {
-    this.#core = core;
+  /** again: makes what it goes on with after its GPU was lost. */
+  constructor(running: Running, host: Host, info: Info, again?: () => Promise<Running>) {
+    this.#running = running;
+    this.#plan = running.plan;
+    this.#again = again;
     this.host = host;
-    this.plan = plan;
     this.info = info;
+    const { core } = running;
     const field = (offset: number) => core.exports.pack_field(offset) >>> 0;
     this.vocabulary = field(HEADER_VOCABULARY);
     this.#beginToken = field(HEADER_BEGIN_TOKEN) === NONE ? undefined : field(HEADER_BEGIN_TOKEN);
@@ -42,14 +54,37 @@ export class Model implements Generator {
     this.endTokens = new Set(ends);
   }
 
-  get core(): Core {
-    if (this.#core === undefined) throw new SnugError("usage", "this model was disposed");
-    return this.#core;
+  get running(): Running {
+    if (this.#running === undefined) throw new SnugError("usage", "this model was disposed");
+    return this.#running;
   }
 
-  /** What the model's memory has grown to: the plan's totalBytes. */
+  get core(): Core {
+    return this.running.core;
+  }
+
+  get executor(): Executor {
+    return this.running.executor;
+  }
+
+  /** What it was loaded by; after a GPU was lost that had too little memory, a smaller one. */
+  get plan(): Plan {
+    return this.#plan;
+  }
+
+  /** What the model takes: its core's memory, which has grown to what the plan says, and a GPU's. */
   get memoryBytes(): number {
-    return this.core.memoryBytes;
+    return this.core.memoryBytes + this.plan.deviceBytes;
+  }
+
+  /** Goes on with another GPU after this one was lost; what the cache held is void. */
+  async revive(lost: SnugError): Promise<void> {
+    if (this.#again === undefined) throw lost;
+    this.running.executor.end();
+    const running = await this.#again();
+    if (this.#running === undefined) running.executor.end();
+    else this.#running = running;
+    this.#plan = running.plan;
   }
 
   /** Continues a prompt: text, or token ids that are taken as they are. */
@@ -102,11 +137,11 @@ export class Model implements Generator {
   }
 
   /** Scores a text's tokens, each against the model's prediction from those before it. Wants a plan with outputs. */
-  score(tokens: ArrayLike<number>): Score {
+  async score(tokens: ArrayLike<number>): Promise<Score> {
     const core = this.core;
     let loss = 0;
     let topOne = 0;
-    this.#forward(tokens, (output, position) => {
+    await this.#forward(tokens, (output, position) => {
       if (position + 1 >= tokens.length) return;
       const next = tokens[position + 1] as number;
       loss -= core.exports.logits_score(output, next);
@@ -116,9 +151,9 @@ export class Model implements Generator {
   }
 
   /** The logits of every position: f32 [vocabulary], valid during the call. Wants a plan with outputs. */
-  logits(tokens: ArrayLike<number>, visit: (logits: Float32Array, position: number) => void): void {
+  async logits(tokens: ArrayLike<number>, visit: (logits: Float32Array, position: number) => void): Promise<void> {
     const core = this.core;
-    this.#forward(tokens, (output, position) => {
+    await this.#forward(tokens, (output, position) => {
       const ptr = (core.exports.logits_ptr() >>> 0) + output * this.vocabulary * 4;
       visit(core.floats(ptr, this.vocabulary), position);
     });
@@ -135,8 +170,8 @@ export class Model implements Generator {
 
   /** Frees the memory; every later call is refused. */
   dispose(): void {
-    this.#core?.endThreads();
-    this.#core = undefined;
+    this.#running?.executor.end();
+    this.#running = undefined;
   }
 
   #twice(tokens: readonly number[]): number[] {
@@ -146,9 +181,9 @@ export class Model implements Generator {
     return [...tokens, ...tokens.slice(begins ? 1 : 0)];
   }
 
-  #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): void {
-    const core = this.core;
-    this.claim();
+  async #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): Promise<void> {
+    const { core, executor } = this.running;
+    const still = this.claim();
     if (tokens.length === 0) throw new SnugError("usage", "there are no tokens");
     if (tokens.length > this.plan.context)
       throw new SnugError("context", `${tokens.length} tokens do not fit a context of ${this.plan.context}`);
@@ -156,7 +191,8 @@ export class Model implements Generator {
     for (let at = 0; at < tokens.length; at += rows) {
       const chunk = Array.prototype.slice.call(tokens, at, at + rows) as number[];
       writeRows(core, chunk, at, () => true);
-      guarded(() => core.check(core.exports.step(chunk.length)));
+      await executor.logits(chunk.length);
+      still();
       for (let row = 0; row < chunk.length; row++) visit(row, at + row);
     }
   }

@@ -9,6 +9,7 @@ import { setFlagsFromString } from "node:v8";
 import { SnugError } from "./errors";
 import type { Feature, Host, Source, SpareMemory } from "./host";
 import { assetInside, readAsset } from "./node-assets";
+import { webgpu } from "./node-gpu";
 import { startThread, usableThreads } from "./node-threads";
 import { enableTurbo } from "./node-turbo";
 
@@ -21,6 +22,7 @@ export const nodeHost: Host = {
   loadModule,
   spareMemory,
   enable,
+  webgpu,
   usableThreads,
   startThread,
   pause: () => setImmediate(),

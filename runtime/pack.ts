@@ -36,10 +36,12 @@ import {
 import { type Build, chooseBuild } from "./build";
 import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
+import { coreExecutor } from "./executor";
+import { type GpuExecutor, gpuExecutor, openDevice } from "./gpu";
 import type { Host, Source } from "./host";
 import { type Info, parseInfo } from "./info";
-import { checked, type LoadOptions, loadPlan, readSource } from "./load";
-import { Model } from "./model";
+import { checked, type LoadOptions, loadPlan, readPlan, readSource } from "./load";
+import { Model, type Running } from "./model";
 import { makePlan, type Plan, type PlanOptions } from "./plan";
 
 /** What a pack's header says of the model. */
@@ -149,9 +151,7 @@ export class Pack {
   async load(plan: Plan = this.plan({ memory: this.spare().bytes }), options: LoadOptions = {}): Promise<Model> {
     for (let tried = plan; ; ) {
       try {
-        return await this.#start(tried, tried.totalBytes, (core) =>
-          loadPlan(core, this.#source, this.#host, tried, options),
-        );
+        return await this.#start(tried, options);
       } catch (error) {
         const smaller = this.#smaller(tried, error);
         if (smaller === undefined) throw error;
@@ -165,32 +165,74 @@ export class Pack {
    * A model as `plan` makes it, but without its weights, which are not read: it is as fast, and knows nothing. Takes
    * 128 MB of memory, or what the plan takes if that is less, and the fixed part if that is more.
    */
-  rehearse(plan: Plan): Promise<Model> {
-    return this.#start(plan, undefined, async (core) => {
+  async rehearse(plan: Plan): Promise<Model> {
+    const core = await this.#makeCore(plan);
+    try {
       guarded(() => core.check(core.exports.load_rehearsal()));
-    });
+      const gpu = plan.deviceBytes > 0 ? await gpuExecutor(core, await openDevice(this.#host)) : undefined;
+      await gpu?.ready();
+      return new Model({ core, executor: gpu ?? coreExecutor(core), plan }, this.#host, this.info);
+    } catch (error) {
+      core.endThreads();
+      throw error;
+    }
   }
 
   /** The plan to try after this error: undefined if the error is another, or nothing smaller can run. */
-  #smaller(plan: Plan, error: unknown): Plan | undefined {
+  #smaller(plan: Plan, error: unknown, budget = plan.options.memory): Plan | undefined {
     const refused = error instanceof SnugError && error.code === "memory";
-    if (!refused || plan.options.memory === undefined) return undefined;
+    if (!refused || budget === undefined) return undefined;
+    const { pruning: _, ...options } = plan.options;
     const memory = Math.floor(plan.totalBytes * SMALLER_SHARE);
-    return memory < plan.minimumBytes ? undefined : this.plan({ ...plan.options, memory });
+    return memory < plan.minimumBytes ? undefined : this.plan({ ...options, memory });
   }
 
-  async #start(plan: Plan, bytes: number | undefined, load: (core: Core) => Promise<void>): Promise<Model> {
+  async #start(plan: Plan, options: LoadOptions): Promise<Model> {
+    const core = await this.#makeCore(plan, plan.totalBytes - plan.deviceBytes);
+    let gpu: GpuExecutor | undefined;
+    try {
+      const begin = async () => {
+        gpu = await gpuExecutor(core, await openDevice(this.#host));
+        return gpu.upload.bind(gpu);
+      };
+      await loadPlan(core, this.#source, this.#host, plan, options, plan.deviceBytes > 0 ? begin : undefined);
+      await gpu?.ready();
+      const executor = gpu ?? coreExecutor(core);
+      return new Model({ core, executor, plan }, this.#host, this.info, () => this.#again(core, plan));
+    } catch (error) {
+      gpu?.end();
+      core.endThreads();
+      throw error;
+    }
+  }
+
+  /** A core that has made this plan. bytes: what it will take; absent: it grows as it needs. */
+  async #makeCore(plan: Plan, bytes?: number): Promise<Core> {
     const shared = plan.threads > 1 && this.#host.startThread !== undefined;
     const build = shared ? await chooseBuild(this.#host, { shared, turbo: this.#turbo }) : this.build;
     const core = new Core(build.module, this.#source.name, shared, bytes);
     if (shared) core.startThreads(this.#host, plan.threads - 1);
     try {
       this.#replan(core, plan);
-      await load(core);
-      return new Model(core, this.#host, plan, this.info);
     } catch (error) {
       core.endThreads();
       throw error;
+    }
+    return core;
+  }
+
+  /** What a model goes on with after its GPU was lost: another one, loaded anew; with a smaller cut, if memory is short. */
+  async #again(core: Core, plan: Plan): Promise<Running> {
+    try {
+      const executor = await gpuExecutor(core, await openDevice(this.#host));
+      await readPlan(core, this.#source, plan, {}, executor.upload.bind(executor));
+      await executor.ready();
+      return { core, executor, plan };
+    } catch (error) {
+      const smaller = this.#smaller(plan, error, plan.totalBytes);
+      if (smaller === undefined) throw error;
+      const model = await this.#start(smaller, {});
+      return model.running;
     }
   }
 

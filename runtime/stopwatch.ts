@@ -148,6 +148,14 @@ export class Stopwatch {
   async decode(tokens: number, position = 0): Promise<number> {
     let seconds = 0;
     let [token] = this.#tokens(position, 1) as [number];
+    const { core, executor } = this.#model;
+    if (executor.greedy !== undefined) {
+      await this.#pause();
+      const started = performance.now();
+      writeRows(core, [token], position, () => true);
+      for await (const _ of executor.greedy(tokens));
+      return (performance.now() - started) / 1000;
+    }
     for (let at = position; at < position + tokens; at++) {
       seconds += await this.#step([token], at, true);
       token = this.#model.core.exports.logits_best(0);
@@ -213,11 +221,11 @@ export class Stopwatch {
   }
 
   async #step(tokens: readonly number[], position: number, wantsLogits: boolean): Promise<number> {
-    const { core } = this.#model;
+    const { core, executor } = this.#model;
     await this.#pause();
     const started = performance.now();
     writeRows(core, tokens, position, (row) => wantsLogits && row === tokens.length - 1);
-    guarded(() => core.check(core.exports.step(tokens.length)));
+    await (wantsLogits ? executor.logits(tokens.length) : executor.run(tokens.length));
     if (wantsLogits) core.exports.logits_best(0);
     return (performance.now() - started) / 1000;
   }

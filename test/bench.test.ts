@@ -144,7 +144,7 @@ for (const [name, config] of Object.entries(SMALL_CONFIGS)) {
       const plan = pack.plan({ pruning, threads: 1 });
       const [model, rehearsal] = [await pack.load(plan), await pack.rehearse(plan)];
       assert.deepEqual(new Stopwatch(rehearsal).work(), new Stopwatch(model).work());
-      rehearsal.logits([1, 2, 3], (logits) => assert.ok(logits.every((value) => value === 0)));
+      await rehearsal.logits([1, 2, 3], (logits) => assert.ok(logits.every((value) => value === 0)));
       for (const one of [model, rehearsal]) one.dispose();
       assert.ok((await expectedSpeed(pack, plan)) > 0);
     }

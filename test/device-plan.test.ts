@@ -52,6 +52,7 @@ import { SHAPES as SYNTHETIC_SHAPES, syntheticContent } from "../packs/synthetic
 import { writePackBytes } from "../packs/write";
 import { Core } from "../runtime/core";
 import { SnugError } from "../runtime/errors";
+import { coreExecutor } from "../runtime/executor";
 import type { Source } from "../runtime/host";
 import { loadPlan, type Upload } from "../runtime/load";
 import { Model } from "../runtime/model";
@@ -108,7 +109,7 @@ async function load(source: Source, options: PlanOptions, upload?: Upload): Prom
     device.set(bytes, offset);
     places.push([offset, offset + bytes.length]);
   };
-  await loadPlan(core, source, testHost, plan, {}, plan.deviceBytes === 0 ? undefined : (upload ?? copy));
+  await loadPlan(core, source, testHost, plan, {}, plan.deviceBytes === 0 ? undefined : async () => upload ?? copy);
   assertApart(places, "uploads");
   return { core, plan, device, uploadedBytes: places.reduce((sum, [from, to]) => sum + to - from, 0) };
 }
@@ -294,8 +295,8 @@ before(async (context) => {
 
 /** A text's tokens, and the text that they stand for. */
 function encoded({ core, plan }: Planned): { tokens: number[]; text: string } {
-  const info = { name: "a test" } as ConstructorParameters<typeof Model>[3];
-  const model = new Model(core, testHost, plan, info);
+  const info = { name: "a test" } as ConstructorParameters<typeof Model>[2];
+  const model = new Model({ core, executor: coreExecutor(core), plan }, testHost, info);
   const tokens = model.encode(TEXT.repeat(300));
   assert.ok(tokens.length > 1000);
   return { tokens, text: model.decode(tokens) };

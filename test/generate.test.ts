@@ -162,7 +162,7 @@ test("temperature 0 takes the likeliest token, again and again", async () => {
   assert.equal(prompt[0], BEGIN);
   const result = await model.generate("The sun", { ...GREEDY, maxTokens: 20 }).result();
   const likeliest: number[] = [];
-  scoring.logits([...prompt, ...result.tokens], (logits) => likeliest.push(logits.indexOf(Math.max(...logits))));
+  await scoring.logits([...prompt, ...result.tokens], (logits) => likeliest.push(logits.indexOf(Math.max(...logits))));
   assert.deepEqual(likeliest.slice(prompt.length - 1, -1), result.tokens);
   for (const seed of [1, 2]) {
     const again = await model.generate("The sun", { ...GREEDY, seed, maxTokens: 20 }).result();
@@ -358,11 +358,14 @@ test("prompts that cannot be are refused, and odd ones taken", async () => {
   await assert.rejects(run("word ".repeat(500)), says("context", "40"));
   for (const id of [-1, 1.5, vocabulary, 2 ** 31, 2 ** 32, 2 ** 32 + 1, NONE, Number.NaN, Number.POSITIVE_INFINITY]) {
     await assert.rejects(run([1, id]), says("usage", String(id)), `id ${id}`);
-    assert.throws(() => small.score([1, id]), says("usage", String(id)), `id ${id}`);
+    await assert.rejects(small.score([1, id]), says("usage", String(id)), `id ${id}`);
     assert.throws(() => small.tokenBytes(id), says("usage", String(id)), `id ${id}`);
   }
-  assert.throws(() => small.score([]), says("usage"));
-  assert.throws(() => small.logits(new Uint32Array(41), () => {}), says("context", "41", "40"));
+  await assert.rejects(small.score([]), says("usage"));
+  await assert.rejects(
+    small.logits(new Uint32Array(41), () => {}),
+    says("context", "41", "40"),
+  );
   for (const text of ["", "\ud800", "a\udc00b", "\0", "\ufeff", "\u202e", "👩‍👩‍👧"]) await run(text);
   assert.equal((await run(Array.from({ length: 40 }, () => 1))).finishReason, "length");
   assert.deepEqual(small.encode("\ud800"), small.encode("\ufffd"));
@@ -372,11 +375,11 @@ test("prompts that cannot be are refused, and odd ones taken", async () => {
 
 test("scoring and generating share a model", async () => {
   const want = await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result();
-  const score = model.score([1, 2, 3, 4, 5, 6]);
+  const score = await model.score([1, 2, 3, 4, 5, 6]);
   assert.equal(score.tokens, 5);
   assert.ok(score.loss > 0 && score.topOne >= 0);
   assert.deepEqual((await model.generate("Two", { ...GREEDY, maxTokens: 5 }).result()).tokens, want.tokens);
-  assert.deepEqual(model.score([1, 2, 3, 4, 5, 6]), score);
+  assert.deepEqual(await model.score([1, 2, 3, 4, 5, 6]), score);
 });
 
 test("the repetition penalty makes repeats rarer", async () => {
@@ -400,12 +403,15 @@ test("a disposed model says so, whatever is asked of it", async () => {
     () => gone.generate("One"),
     () => gone.encode("One"),
     () => gone.decode([1]),
-    () => gone.score([1, 2]),
-    () => gone.logits([1], () => {}),
     () => gone.tokenBytes(1),
     () => gone.memoryBytes,
   ])
     assert.throws(use, disposed, String(use));
+  await assert.rejects(gone.score([1, 2]), disposed);
+  await assert.rejects(
+    gone.logits([1], () => {}),
+    disposed,
+  );
 });
 
 test("a model without a tokenizer runs on ids, and says what it lacks", async (context) => {

@@ -60,6 +60,7 @@ export async function runCase(device: Device, made: OpCase, executes: boolean): 
   });
   try {
     executor.upload(0, image);
+    await executor.compiled();
     executor.run(rowRecords(made));
     if (!executes) return;
     const missing = Object.entries(made.want).filter(([name, { values }]) => {
@@ -70,7 +71,7 @@ export async function runCase(device: Device, made: OpCase, executes: boolean): 
     for (const { start, end: last } of executor.ranges)
       check(made, places, image, start, await executor.memory(start, last - start));
   } finally {
-    executor.dispose();
+    executor.destroy();
   }
 }
 

@@ -259,7 +259,7 @@ function definePlanTests(): void {
       [plan, plan].map(async (one) => {
         const model = await pack.load(one);
         const rows: Float32Array[] = [];
-        model.logits([1, 2, 3], (row) => rows.push(row.slice()));
+        await model.logits([1, 2, 3], (row) => rows.push(row.slice()));
         return rows;
       }),
     );

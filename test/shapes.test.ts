@@ -346,7 +346,7 @@ async function checkRun(pack: Pack, plan: Plan, cut: ReferenceModel, ids: number
   const all = [...ids, ...tokens];
   const want = forward(cut, all).logits;
   const got = new Float32Array(want.length);
-  model.logits(all, (logits, position) => got.set(logits, position * model.vocabulary));
+  await model.logits(all, (logits, position) => got.set(logits, position * model.vocabulary));
   const off = distance(got, want);
   assert.ok(off <= BOUND, `${what}: ${off} off`);
   const slack = 2 * BOUND * Math.max(...want.map(Math.abs));
@@ -393,7 +393,7 @@ async function checkPacked(folder: string, options: Partial<PackOptions>): Promi
     const cut = readCut(bytes, layout, keptOf(layout, units));
     const model = await pack.load(plan);
     const got = new Float32Array(ids.length * model.vocabulary);
-    model.logits(ids, (logits, position) => got.set(logits, position * model.vocabulary));
+    await model.logits(ids, (logits, position) => got.set(logits, position * model.vocabulary));
     const off = distance(got, forward(cut, ids).logits);
     assert.ok(off <= BOUND, `${units} units: ${off} off`);
   }

@@ -51,7 +51,7 @@ for (const [name, shape] of Object.entries(CONFIGS)) {
         const want = forward(readCut(bytes, layout, keptOf(layout, plan.keptUnits)), TOKENS).logits;
         const most = want.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
         const model = await pack.load(plan);
-        model.logits(TOKENS, (logits, position) => {
+        await model.logits(TOKENS, (logits, position) => {
           for (const [i, value] of logits.entries()) {
             const expected = want[position * logits.length + i] as number;
             assert.ok(Math.abs(value - expected) <= BOUND * most, `${value} ≠ ${expected} at ${position}, ${i}`);
@@ -68,7 +68,7 @@ for (const [name, shape] of Object.entries(SHAPES)) {
     const bytes = await write(context, { ...shape, num_hidden_layers: 2, vocab_size: 500 });
     const pack = await openBytes(bytes);
     const model = await pack.load(pack.plan({ outputs: 16, context: 64 }));
-    model.logits(TOKENS, (logits) => {
+    await model.logits(TOKENS, (logits) => {
       const size = deviation(logits);
       assert.ok(size > 0.8 && size < 1.25, `logits have a deviation of ${size}`);
     });
@@ -137,7 +137,7 @@ test("a pack that is made as it is read runs", async (context) => {
   const logits = async (pack: Awaited<ReturnType<typeof openBytes>>) => {
     const model = await pack.load(pack.plan({ outputs: 16 }));
     const all: number[] = [];
-    model.logits(TOKENS, (row) => all.push(...row));
+    await model.logits(TOKENS, (row) => all.push(...row));
     model.dispose();
     return all;
   };

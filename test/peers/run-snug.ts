@@ -45,7 +45,7 @@ await serve(async ({ path, threads, turbo, dist }: SnugOptions): Promise<ModelRu
     },
     async logits(tokens) {
       const all: number[][] = [];
-      model.logits(tokens, (logits) => all.push(Array.from(logits)));
+      await model.logits(tokens, (logits) => all.push(Array.from(logits)));
       return all;
     },
     async products(rows) {

@@ -1,0 +1,125 @@
+// A GPU as the one who runs a model's steps: the words for what can go wrong, and the way from the core's plan to the device.
+
+import { OP_BYTES, PLAN_BYTES, PLAN_OUTPUTS, PLAN_ROWS, PLAN_SEQUENCES, ROW_BYTES } from "../assembly/abi";
+import type { Device, Executor as DeviceExecutor, GpuReason } from "../gpu/index";
+import { HEADER_VOCABULARY } from "../packs/format";
+import { type Core, guarded } from "./core";
+import { type ErrorCode, SnugError } from "./errors";
+import type { Executor } from "./executor";
+import type { Host } from "./host";
+
+const CODES: Readonly<Record<GpuReason, ErrorCode>> = {
+  unavailable: "gpu",
+  wrong: "gpu",
+  memory: "memory",
+  lost: "lost",
+};
+
+const devices = new WeakMap<Host, Promise<Device>>();
+
+/** The host's GPU, asked for and tested once; after it was lost, another. */
+export async function openDevice(host: Host): Promise<Device> {
+  const known = await devices.get(host)?.catch(() => undefined);
+  if (known !== undefined && !known.isLost) return known;
+  const device = named(async () => {
+    const { findGpu, requestDevice } = await import("../gpu/index");
+    return requestDevice(await findGpu(host.webgpu));
+  });
+  devices.set(host, device);
+  return device;
+}
+
+/** Takes the memory of the plan that the core has placed. */
+export function gpuExecutor(core: Core, device: Device): Promise<GpuExecutor> {
+  return named(async () => {
+    const { Executor } = await import("../gpu/index");
+    const { exports } = core;
+    const plan = core.view(exports.plan_ptr(), PLAN_BYTES);
+    const at = (offset: number) => plan.getFloat64(offset, true);
+    const executor = await Executor.create(device, {
+      records: core.bytes(exports.program_ptr(), exports.program_length() * OP_BYTES).slice(),
+      vocabulary: exports.pack_field(HEADER_VOCABULARY) >>> 0,
+      capacity: { rows: at(PLAN_ROWS), outputs: at(PLAN_OUTPUTS), sequences: at(PLAN_SEQUENCES) },
+    });
+    return new GpuExecutor(core, executor);
+  });
+}
+
+export class GpuExecutor implements Executor {
+  readonly #core: Core;
+  readonly #executor: DeviceExecutor;
+
+  constructor(core: Core, executor: DeviceExecutor) {
+    this.#core = core;
+    this.#executor = executor;
+  }
+
+  /** Puts verified bytes where the plan has them. */
+  upload(offset: number, bytes: Uint8Array): void {
+    named(() => this.#executor.upload(offset, bytes as Uint8Array<ArrayBuffer>));
+  }
+
+  /** Resolves when steps can run. */
+  ready(): Promise<void> {
+    return named(() => this.#executor.compiled());
+  }
+
+  run(rows: number): void {
+    named(() => this.#executor.run(this.#rows(rows)));
+  }
+
+  async logits(rows: number): Promise<void> {
+    const logits = await named(() => this.#executor.logits(this.#rows(rows)));
+    this.#core.floats(this.#core.exports.logits_ptr(), logits.length).set(logits);
+  }
+
+  async *greedy(count: number): AsyncGenerator<number, void> {
+    const tokens = named(() => this.#executor.greedy(this.#rows(1), count));
+    try {
+      for (;;) {
+        const next = await named(() => tokens.next());
+        if (next.done) return;
+        yield next.value;
+      }
+    } finally {
+      await tokens.return();
+    }
+  }
+
+  /** What the device takes for each kind of op in a step, in seconds. */
+  times(rows: number): Promise<Map<string, { seconds: number; launches: number }>> {
+    return named(() => this.#executor.times(this.#rows(rows)));
+  }
+
+  /** Waits until all that was begun is done. */
+  settled(): Promise<void> {
+    return named(() => this.#executor.settled());
+  }
+
+  end(): void {
+    this.#executor.destroy();
+  }
+
+  /** The rows at rows_ptr(), checked. */
+  #rows(rows: number): Uint8Array {
+    const { exports } = this.#core;
+    guarded(() => this.#core.check(exports.step_begin(rows)));
+    return this.#core.bytes(exports.rows_ptr(), rows * ROW_BYTES);
+  }
+}
+
+/** Runs what may fail on a device; its errors become SnugErrors. */
+function named<T>(work: () => T): T {
+  try {
+    const done = work();
+    return done instanceof Promise ? (done.catch(renamed) as T) : done;
+  } catch (error) {
+    return renamed(error);
+  }
+}
+
+function renamed(error: unknown): never {
+  if (error instanceof Error && error.name === "GpuError" && "reason" in error)
+    throw new SnugError(CODES[error.reason as GpuReason], error.message, { cause: error });
+  throw error;
+}

@@ -1,0 +1,79 @@
+// The GPU's figures: as data for --json, as text for people.
+
+import type { Ceilings, Clock } from "./ceilings";
+import type { ChainTime, OnnxruntimeFigures } from "./onnxruntime";
+
+export interface Report {
+  readonly machine: {
+    readonly adapter: string;
+    readonly features: readonly string[];
+    readonly node: string;
+    readonly date: string;
+  };
+  /** null where they were not asked for. */
+  readonly ceilings: Ceilings | null;
+  readonly onnxruntime: OnnxruntimeFigures | null;
+}
+
+/** What is measured, and how much. */
+type Row = readonly [what: string, figure: string];
+
+export function renderText({ machine, ceilings, onnxruntime }: Report): string {
+  return [
+    `${machine.adapter}; Node ${machine.node}; ${machine.date}`,
+    machine.features.join(" "),
+    ...(ceilings ? ["", "Ceilings", ...align(ceilingRows(ceilings))] : []),
+    ...(onnxruntime ? ["", `onnxruntime-web ${onnxruntime.version}`, ...align(onnxruntimeRows(onnxruntime))] : []),
+  ].join("\n");
+}
+
+function ceilingRows({ read, gemms, dispatch, readBackSeconds }: Ceilings): Row[] {
+  const { gpuSeconds, wallSeconds, encodeSeconds } = dispatch;
+  const onGpu = gpuSeconds === null ? "" : `${micro(gpuSeconds)} on the GPU, `;
+  return [
+    [
+      `read-only kernel, ${(read.bytes / 2 ** 20).toFixed(0)} MiB in ${read.buffers} buffers, ${read.workgroups} workgroups`,
+      `${giga(read.bytesPerSecond)}B/s${by(read.clock)}`,
+    ],
+    ...gemms.map(({ rows, cols, inner, seconds, operationsPerSecond, clock }): Row => {
+      const rate = (operationsPerSecond / 1e12).toPrecision(3);
+      return [`f32 GEMM, ${rows} × ${cols} × ${inner}`, `${micro(seconds)}, ${rate} TFLOP/s${by(clock)}`];
+    }),
+    ["dependent dispatch", `${onGpu}${micro(wallSeconds)} wall, and ${micro(encodeSeconds)} to encode`],
+    ["submit → readback", micro(readBackSeconds)],
+  ];
+}
+
+function onnxruntimeRows({ times, failures }: OnnxruntimeFigures): Row[] {
+  return [...times.map(chainRow), ...failures.map((failure): Row => ["failed", failure])];
+}
+
+function chainRow(time: ChainTime): Row {
+  const { rows, size, layers, element, isCaptured } = time;
+  const captured = isCaptured ? ", captured" : "";
+  const rate =
+    rows === 1
+      ? `${giga(time.weightBytesPerSecond)}B/s of weights`
+      : `${(time.operationsPerSecond / 1e12).toPrecision(3)} TFLOP/s`;
+  return [
+    `MatMulNBits ${size} × ${size}, chain of ${layers}, ${element}, ${rows === 1 ? "1 row" : `${rows} rows`}${captured}`,
+    `${micro(time.secondsPerLayer)} a layer, ${rate}`,
+  ];
+}
+
+function align(rows: readonly Row[]): string[] {
+  const width = Math.max(...rows.map(([what]) => what.length));
+  return rows.map(([what, figure]) => `  ${what.padEnd(width)}  ${figure}`);
+}
+
+function micro(seconds: number): string {
+  return `${Number((seconds * 1e6).toPrecision(3))} µs`;
+}
+
+function giga(perSecond: number): string {
+  return `${Number((perSecond / 1e9).toPrecision(3))} G`;
+}
+
+function by(clock: Clock): string {
+  return clock === "host" ? " by the host's clock" : "";
+}
