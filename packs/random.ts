@@ -1,8 +1,8 @@
 // Seeded random numbers, and stored matrices made of them faster than a disk takes them: a matrix is a stretch of one
 // long run of random groups, so that its bytes are copied and no number is rounded.
 
+import { f16FromF32, matrixBytes } from "./encode";
 import { DTYPE_Q4, ROW_TILE } from "./format";
-import { f16FromF32, matrixBytes } from "./quantize";
 
 const GROUPS = 12289; // of a run: a prime, so that no two rows of a matrix below 16 × 12,289 rows are alike
 const SCALE_BYTES = ROW_TILE * 2;

@@ -64,7 +64,15 @@ import { Linalg } from "./linalg";
 import { randomFrom, randomMatrix } from "./random";
 import type { JsonObject } from "./safetensors";
 import { groupSize, storeVector, type UnitSizes, unitSizes } from "./stacks";
-import { type FixedTensor, layOutUnit, type OrderedUnit, type Stack, type StoredTensor, writePackFile } from "./write";
+import {
+  type FixedTensor,
+  layOutUnit,
+  type OrderedUnit,
+  type PackContent,
+  type Stack,
+  type StoredTensor,
+  writePackFile,
+} from "./write";
 
 /** A model's shape: the content of its config.json. */
 export type SyntheticShape = JsonObject;
@@ -82,7 +90,10 @@ export interface SyntheticOptions {
 
 const SMALLER = { vocab_size: 32000, max_position_embeddings: 4096, tie_word_embeddings: true };
 
-/** Models that people run, but for a vocabulary of 32,000 (real: 151,936; 151,936; 128,256; 50,288) and a context of 4,096. */
+/**
+ * Models that people run, but for a context of 4,096 and, of the small ones, a vocabulary of 32,000 (real: 151,936;
+ * 151,936; 128,256; 50,288).
+ */
 export const SHAPES: Readonly<Record<string, SyntheticShape>> = {
   "qwen2.5-0.5b": {
     model_type: "qwen2",
@@ -115,6 +126,26 @@ export const SHAPES: Readonly<Record<string, SyntheticShape>> = {
     rope_theta: 500000,
     ...SMALLER,
   },
+  "llama-3.1-8b": {
+    model_type: "llama",
+    hidden_size: 4096,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    intermediate_size: 14336,
+    rms_norm_eps: 1e-5,
+    rope_theta: 500000,
+    rope_scaling: {
+      rope_type: "llama3",
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 8192,
+    },
+    ...SMALLER,
+    vocab_size: 128256,
+    tie_word_embeddings: false,
+  },
   "mamba2-1.3b": {
     model_type: "mamba2",
     hidden_size: 2048,
@@ -138,11 +169,17 @@ export async function writeSyntheticPack(
   shape: SyntheticShape,
   options: SyntheticOptions = {},
 ): Promise<number> {
+  const content = syntheticContent(shape, options);
+  const linalg = await Linalg.load();
+  return writePackFile(path, content, (bytes) => linalg.xxh64(bytes));
+}
+
+/** What is in a synthetic pack. A unit is made anew each time it is asked for, the same each time. */
+export function syntheticContent(shape: SyntheticShape, options: SyntheticOptions = {}): PackContent {
   const { weights = "q4", group = GROUP_COLS, seed = 1 } = options;
   const config = parseConfig(shape);
   const dtype = weights === "q4" ? DTYPE_Q4 : DTYPE_Q8;
   const sizes = unitSizes(config, dtype);
-  const linalg = await Linalg.load();
 
   const store = (part: Part, unit: number, random: () => number): StoredTensor => {
     const { role, rows, cols, value } = part;
@@ -190,22 +227,18 @@ export async function writeSyntheticPack(
     units,
     layout: layOut(stack, 0).layout,
   }));
-  return writePackFile(
-    path,
-    {
-      ...config,
-      family: familyOf(config).id,
-      beginToken: null,
-      endTokens: [],
-      fixed,
-      stacks,
-      ...orderUnits(stacks, seed),
-      curve: [],
-      info: { name: options.name ?? `synthetic ${config.family}`, provenance: `random weights, seed ${seed}` },
-      unit: (stack, index) => layOut(stack, index).bytes,
-    },
-    (bytes) => linalg.xxh64(bytes),
-  );
+  return {
+    ...config,
+    family: familyOf(config).id,
+    beginToken: null,
+    endTokens: [],
+    fixed,
+    stacks,
+    ...orderUnits(stacks, seed),
+    curve: [],
+    info: { name: options.name ?? `synthetic ${config.family}`, provenance: `random weights, seed ${seed}` },
+    unit: (stack, index) => layOut(stack, index).bytes,
+  };
 }
 
 // What there is

@@ -195,7 +195,13 @@ export async function writePackBytes(content: PackContent, hash: Hash): Promise<
   return new Uint8Array(Buffer.concat(pieces));
 }
 
-async function* packPieces(unsorted: PackContent, hash: Hash): AsyncGenerator<Uint8Array> {
+async function* packPieces(content: PackContent, hash: Hash): AsyncGenerator<Uint8Array> {
+  yield* frontPieces(content, hash);
+  for (const { stack, index } of content.order) yield await content.unit(stack, index);
+}
+
+/** All that lies before the units. Asks for each unit once, for its checksum. */
+export async function* frontPieces(unsorted: PackContent, hash: Hash): AsyncGenerator<Uint8Array> {
   const place = ({ layer, role }: FixedTensor) => ((layer ?? -1) + 1) * 256 + role;
   const content = { ...unsorted, fixed: unsorted.fixed.toSorted((a, b) => place(a) - place(b)) };
   const hashes: bigint[] = [];
@@ -206,7 +212,6 @@ async function* packPieces(unsorted: PackContent, hash: Hash): AsyncGenerator<Ui
   yield encodePrelude(header, fixed.bytes, PRELUDE_BYTES + header.length + fixed.bytes + unitBytes, hash);
   yield header;
   yield* fixedChunks(content.fixed, fixed);
-  for (const { stack, index } of content.order) yield await content.unit(stack, index);
 }
 
 function stackOf(content: PackContent, stack: number): Stack {

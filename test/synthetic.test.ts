@@ -9,7 +9,7 @@ import { DTYPE_Q4, DTYPE_Q8, KIND_QK, ROLE_ROPE } from "../packs/format";
 import { SHAPES, type SyntheticOptions, type SyntheticShape, writeSyntheticPack } from "../packs/index";
 import { randomFrom, randomMatrix } from "../packs/random";
 import { syntheticSource } from "../packs/synthetic-source";
-import { open } from "../runtime/index";
+import { open, type Source } from "../runtime/index";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { forward } from "./reference";
 import { SMALL_CONFIGS, says, scratchFolder } from "./write-checkpoint";
@@ -24,7 +24,7 @@ async function write(
   context: { after(action: () => void): void },
   shape: SyntheticShape,
   options?: SyntheticOptions,
-): Promise<Uint8Array> {
+): Promise<Uint8Array<ArrayBuffer>> {
   const path = join(scratchFolder(context), "synthetic.snug");
   const bytes = await writeSyntheticPack(path, shape, options);
   const written = new Uint8Array(readFileSync(path));
@@ -134,16 +134,17 @@ for (const [name, shape] of Object.entries(CONFIGS))
 
 test("a pack that is made as it is read runs", async (context) => {
   const shape = SMALL_CONFIGS.qwen2;
-  const logits = async (pack: Awaited<ReturnType<typeof openBytes>>) => {
+  const logits = async (source: Source | Blob) => {
+    const pack = await open(source);
     const model = await pack.load(pack.plan({ outputs: 16 }));
     const all: number[] = [];
     await model.logits(TOKENS, (row) => all.push(...row));
     model.dispose();
     return all;
   };
-  const made = await logits(await open(await syntheticSource(shape)));
+  const made = await logits(await syntheticSource(shape));
   assert.equal(made.length, TOKENS.length * (shape.vocab_size as number));
-  assert.deepEqual(made, await logits(await openBytes(await write(context, shape))));
+  assert.deepEqual(made, await logits(new Blob([await write(context, shape)])));
 });
 
 for (const dtype of [DTYPE_Q4, DTYPE_Q8])

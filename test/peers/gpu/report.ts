@@ -1,7 +1,7 @@
 // The GPU's figures: as data for --json, as text for people.
 
 import type { Ceilings, Clock } from "./ceilings";
-import type { ChainTime, OnnxruntimeFigures } from "./onnxruntime";
+import { type ChainTime, nameOf, type OnnxruntimeFigures } from "./onnxruntime";
 
 export interface Report {
   readonly machine: {
@@ -49,16 +49,11 @@ function onnxruntimeRows({ times, failures }: OnnxruntimeFigures): Row[] {
 }
 
 function chainRow(time: ChainTime): Row {
-  const { rows, size, layers, element, isCaptured } = time;
-  const captured = isCaptured ? ", captured" : "";
   const rate =
-    rows === 1
+    time.rows === 1
       ? `${giga(time.weightBytesPerSecond)}B/s of weights`
       : `${(time.operationsPerSecond / 1e12).toPrecision(3)} TFLOP/s`;
-  return [
-    `MatMulNBits ${size} × ${size}, chain of ${layers}, ${element}, ${rows === 1 ? "1 row" : `${rows} rows`}${captured}`,
-    `${micro(time.secondsPerLayer)} a layer, ${rate}`,
-  ];
+  return [nameOf(time, time), `${micro(time.secondsPerLayer)} a layer, ${rate}`];
 }
 
 function align(rows: readonly Row[]): string[] {
