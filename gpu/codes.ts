@@ -2,11 +2,11 @@
 
 import { range, type Window, windowOver } from "./launch";
 
-/** Where the scales begin behind the codes of `count` rows, in pairs of words. */
+/** Where the scales begin behind the codes of `count` rows, in words. */
 export function scalesAt(count: number, cols: number): number {
-  return (count * cols) / 8;
+  return (count * cols) / 4;
 }
 
 export function codesWindow(address: number, count: number, cols: number, group: number): Window {
-  return windowOver(range(address, count * (cols + (cols / group) * 8)));
+  return windowOver(range(address, count * (cols + (cols / group) * 4)));
 }

@@ -19,6 +19,8 @@ export class GpuError extends Error {
 /** Bindings are no longer than this on any device: some have no more. */
 export const BINDING_BYTES = 2 ** 27;
 const BUFFER_BYTES = 2 ** 30;
+/** More workgroup memory than this would leave too few workgroups on a processor. */
+const STORAGE_BYTES = 2 ** 15;
 
 export class Device {
   readonly device: GPUDevice;
@@ -30,6 +32,8 @@ export class Device {
   readonly bufferBytes: number;
   /** The longest binding. */
   readonly bindingBytes: number;
+  /** Of workgroup memory. */
+  readonly storageBytes: number;
   #lost: GpuError | undefined;
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
   readonly #edit: ((shader: ShaderName, text: string) => string) | undefined;
@@ -46,9 +50,14 @@ export class Device {
     this.timestamps = device.features.has("timestamp-query");
     this.bufferBytes = Math.min(BUFFER_BYTES, device.limits.maxBufferSize);
     this.bindingBytes = Math.min(BINDING_BYTES, device.limits.maxStorageBufferBindingSize);
+    this.storageBytes = device.limits.maxComputeWorkgroupStorageSize;
     this.#edit = edit;
+    // What no scope catches is a bug of ours, and its results are not to be believed.
+    device.onuncapturederror = ({ error }) => {
+      this.#lost ??= new GpuError("wrong", `the GPU's device refused a call, please report this: ${error.message}`);
+    };
     void device.lost.then(({ message, reason }) => {
-      this.#lost = new GpuError("lost", `the GPU's device is lost (${message || reason})`);
+      this.#lost ??= new GpuError("lost", `the GPU's device is lost (${message || reason})`);
     });
   }
 
@@ -56,7 +65,7 @@ export class Device {
     return this.#lost !== undefined;
   }
 
-  /** Throws if the device is lost. */
+  /** Throws if the device is lost, or not to be believed. */
   check(): void {
     if (this.#lost !== undefined) throw this.#lost;
   }
@@ -134,6 +143,7 @@ export async function requestDevice(gpu: GPU, options: DeviceOptions = {}): Prom
       requiredLimits: {
         maxBufferSize: limits.maxBufferSize,
         maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+        maxComputeWorkgroupStorageSize: Math.min(STORAGE_BYTES, limits.maxComputeWorkgroupStorageSize),
       },
     })
     .catch((cause: Error) => {

@@ -14,9 +14,10 @@ import {
   type Window,
   windowOver,
 } from "./launch";
+import { storageBytes } from "./matmul";
 import { Memory } from "./memory";
 import { type MatmulOp, readOps } from "./ops";
-import { fuse } from "./passes";
+import { fuse, fuseCodes } from "./passes";
 import { stepBytes, writeStep } from "./step";
 import {
   BUFFER_COPY_DST,
@@ -44,11 +45,19 @@ interface Prepared {
   readonly group: GPUBindGroup;
 }
 
+interface PreparedOp {
+  readonly few: readonly Prepared[];
+  readonly many: readonly Prepared[];
+  readonly outputs: boolean;
+}
+
 /** Steps that run ahead of the host at most. */
 const FEED_MOST = 16;
 /** Of them, in one submission; and the first one is short, so that the first token comes soon. */
 const BATCHES = [1, 2, 4, 8];
 const UNIFORM_ALIGN = 256;
+/** Of a row of logits, each looked through by a workgroup. */
+const ARGMAX_PARTS = 64;
 
 export class Executor {
   readonly device: Device;
@@ -57,11 +66,15 @@ export class Executor {
   readonly #memory: Memory;
   readonly #step: GPUBuffer;
   readonly #best: GPUBuffer;
+  readonly #parts: GPUBuffer;
   readonly #uniforms: GPUBuffer;
   readonly #compiled: Promise<void>;
-  #program: readonly { few: readonly Prepared[]; many: readonly Prepared[]; outputs: boolean }[] = [];
-  #argmax: Prepared | undefined;
-  #feed: Prepared | undefined;
+  /** For steps of a few rows that are alone in their sequences, of a few rows, and of many. */
+  #alone: readonly Prepared[] = [];
+  #few: readonly Prepared[] = [];
+  #many: readonly PreparedOp[] = [];
+  #argmax: readonly Prepared[] = [];
+  #feed: readonly Prepared[] = [];
   readonly #logits: number;
 
   private constructor(device: Device, options: ExecutorOptions, plan: Layout, memory: Memory) {
@@ -75,6 +88,7 @@ export class Executor {
       device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
     this.#step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
+    this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
     const slots = plan.launches.map(({ params }) => Math.ceil(params.byteLength / UNIFORM_ALIGN) * UNIFORM_ALIGN);
     const bytes = slots.reduce((sum, one) => sum + one, UNIFORM_ALIGN);
     this.#uniforms = buffer("uniforms", bytes, BUFFER_UNIFORM);
@@ -105,7 +119,7 @@ export class Executor {
   async #prepare(plan: Layout, slots: readonly number[]): Promise<void> {
     const gpu = this.device.device;
     const pipelines = plan.launches.map(({ shader, settings }) => this.device.pipeline(shader, settings));
-    const named: Record<Buffer, GPUBuffer> = { step: this.#step, best: this.#best };
+    const named: Record<Buffer, GPUBuffer> = { step: this.#step, best: this.#best, parts: this.#parts };
     const prepared = new Map<Launch, Prepared>();
     let at = 0;
     for (const [i, launch] of plan.launches.entries()) {
@@ -115,14 +129,25 @@ export class Executor {
         binding: Number(binding),
         resource: typeof what === "string" ? { buffer: named[what] } : this.#memory.binding(what),
       }));
-      entries.push({ binding: 0, resource: { buffer: this.#uniforms, offset: at, size: launch.params.byteLength } });
+      if (launch.params.length > 0)
+        entries.push({ binding: 0, resource: { buffer: this.#uniforms, offset: at, size: launch.params.byteLength } });
       at += slots[i] as number;
       const group = gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
       prepared.set(launch, { launch, pipeline, group });
     }
     const take = (list: readonly Launch[]) => list.map((launch) => prepared.get(launch) as Prepared);
-    this.#program = plan.program.map(({ few, many, outputs }) => ({ few: take(few), many: take(many), outputs }));
-    [this.#argmax, this.#feed] = take(plan.choices);
+    this.#alone = plan.few.flatMap(({ alone, few }) => take(alone ?? few));
+    this.#few = plan.few.flatMap(({ few }) => take(few));
+    this.#many = plan.many.map(({ few, many, outputs }) => ({
+      few: outputs ? take(few) : [],
+      many: take(many),
+      outputs,
+    }));
+    const [parts, best, feed] = take(plan.choices);
+    if (parts !== undefined && best !== undefined && feed !== undefined) {
+      this.#argmax = [parts, best];
+      this.#feed = [parts, feed];
+    }
   }
 
   /** Bytes of the device's memory that were taken. */
@@ -156,7 +181,7 @@ export class Executor {
     this.device.device.queue.writeBuffer(this.#step, 0, words);
     return this.#read(shape.outputs * 4, (encoder, to) => {
       this.#encode(encoder, shape);
-      this.#dispatch(encoder, [this.#argmax as Prepared], shape);
+      this.#dispatch(encoder, this.#argmax, shape);
       encoder.copyBufferToBuffer(this.#best, 0, to, 0, shape.outputs * 4);
     }).then((bytes) => new Uint32Array(bytes));
   }
@@ -193,7 +218,7 @@ export class Executor {
         const read = this.#read(steps * 4, (encoder, to) => {
           for (let i = 0; i < steps; i++) {
             const now = { ...shape, position: shape.position + first + i };
-            this.#encode(encoder, now, [this.#feed as Prepared]);
+            this.#encode(encoder, now, this.#feed);
           }
           encoder.copyBufferToBuffer(this.#best, 0, to, 0, steps * 4);
         });
@@ -213,7 +238,7 @@ export class Executor {
     const { words, shape } = writeStep(records, this.#capacity);
     const gpu = this.device.device;
     gpu.queue.writeBuffer(this.#step, 0, words);
-    const launches = [...this.#launches(shape), this.#argmax as Prepared].filter(({ launch }) => works(launch, shape));
+    const launches = [...this.#launches(shape), ...this.#argmax].filter(({ launch }) => works(launch, shape));
     const times = new Map<string, { seconds: number; launches: number }>();
     const most = 1024; // launches that one set of queries is for
     for (let first = 0; first < launches.length; first += most) {
@@ -260,12 +285,12 @@ export class Executor {
   /** Gives the memory back. */
   destroy(): void {
     this.#memory.destroy();
-    for (const buffer of [this.#step, this.#best, this.#uniforms]) buffer.destroy();
+    for (const buffer of [this.#step, this.#best, this.#parts, this.#uniforms]) buffer.destroy();
   }
 
-  *#launches(shape: StepShape): Generator<Prepared> {
-    for (const { few, many, outputs } of this.#program)
-      yield* (outputs ? shape.outputs : shape.rows) <= FEW_ROWS ? few : many;
+  #launches(shape: StepShape): readonly Prepared[] {
+    if (shape.rows <= FEW_ROWS) return shape.rows === shape.sequences ? this.#alone : this.#few;
+    return this.#many.flatMap(({ few, many, outputs }) => (outputs && shape.outputs <= FEW_ROWS ? few : many));
   }
 
   #encode(encoder: GPUCommandEncoder, shape: StepShape, then: readonly Prepared[] = []): void {
@@ -307,8 +332,10 @@ export class Executor {
 
 /** A program as a device runs it. */
 interface Layout {
-  readonly program: readonly Launches[];
-  /** Of argmax: for the host, and to go on from; none where there is no head. */
+  /** For steps of at most FEW_ROWS rows, and for others. */
+  readonly few: readonly Launches[];
+  readonly many: readonly Launches[];
+  /** Of argmax: the parts, their best for the host, and the same to go on from; none where there is no head. */
   readonly choices: readonly Launch[];
   /** All launches. */
   readonly launches: readonly Launch[];
@@ -319,12 +346,19 @@ interface Layout {
 
 function layOut(device: Device, { records, vocabulary, capacity, fused = true }: ExecutorOptions): Layout {
   const ops = readOps(records, vocabulary);
-  const program = (fused ? fuse(ops, device.bindingBytes) : ops).map((op) => launchesOf(op, capacity));
+  const common = fused ? fuse(ops, device.bindingBytes) : ops;
+  const fits = (op: MatmulOp) => storageBytes(op) <= device.storageBytes;
+  const many = common.map((op) => launchesOf(op, capacity));
+  const few = fused ? fuseCodes(common, fits).map((op) => launchesOf(op, capacity)) : many;
   const head = ops.findLast((op): op is MatmulOp => op.kind === "matmul" && op.outputs);
   const logits = head?.matrices[0]?.out ?? 0;
-  const choices =
-    head === undefined ? [] : [false, true].map((feed) => argmaxLaunch(logits, vocabulary, capacity, feed));
-  const launches = [...program.flatMap(({ few, many }) => [...new Set([...few, ...many])]), ...choices];
+  const choices = head === undefined ? [] : argmaxLaunches(logits, vocabulary, capacity);
+  // A program for many rows has a few of them where only some want logits.
+  const used = [
+    ...few.flatMap((op) => [...(op.alone ?? []), ...op.few]),
+    ...many.flatMap((op) => (op.outputs ? [...op.few, ...op.many] : op.many)),
+  ];
+  const launches = [...new Set([...used, ...choices])];
   const windows = launches.flatMap(({ bindings }) => Object.values(bindings).filter((one) => typeof one !== "string"));
   for (const { bytes } of windows)
     if (bytes > device.bindingBytes)
@@ -332,22 +366,24 @@ function layOut(device: Device, { records, vocabulary, capacity, fused = true }:
         "unavailable",
         `${bytes} bytes in one binding are more than the ${device.bindingBytes} that there may be: plan fewer rows, or a smaller context`,
       );
-  return { program, choices, launches, windows, logits };
+  return { few, many, choices, launches, windows, logits };
 }
 
-function argmaxLaunch(logits: number, vocabulary: number, capacity: Capacity, feed: boolean): Launch {
-  return {
+/** The launches that choose from the logits. */
+function argmaxLaunches(logits: number, vocabulary: number, capacity: Capacity): Launch[] {
+  const launch = (last: boolean, feed: boolean, bindings: Launch["bindings"]): Launch => ({
     label: "argmax",
     shader: "argmax",
-    settings: { FEED: feed },
-    params: uniform(vocabulary),
-    bindings: {
-      1: windowOver(range(logits, capacity.outputs * vocabulary * 4)),
-      2: "best",
-      ...(feed && { 3: "step" as const }),
-    },
-    workgroups: (step) => [step.outputs, 1, 1],
-  };
+    settings: { PARTS: ARGMAX_PARTS, LAST: last, FEED: feed },
+    params: last ? uniform() : uniform(vocabulary),
+    bindings,
+    workgroups: (step) => [last ? 1 : ARGMAX_PARTS, step.outputs, 1],
+  });
+  return [
+    launch(false, false, { 1: windowOver(range(logits, capacity.outputs * vocabulary * 4)), 2: "parts" }),
+    launch(true, false, { 1: "parts", 2: "best" }),
+    launch(true, true, { 1: "parts", 2: "best", 3: "step" }),
+  ];
 }
 
 function works(launch: Launch, shape: StepShape): boolean {

@@ -241,17 +241,23 @@ function cacheWindow(address: number, op: AttentionOp, capacity: Capacity, dims:
   return windowOver(range(address, capacity.sequences * op.kvHeads * positionsOf(op) * dims * 4));
 }
 
-function attentionLaunches(op: AttentionOp, capacity: Capacity): { few: Launch[]; many: Launch[] } {
+function attentionLaunches(op: AttentionOp, capacity: Capacity): Omit<Launches, "outputs"> {
   const dims = op.units * op.channels;
   const valueDims = op.valueUnits * op.valueChannels;
   const store = ropeLaunch(op.rope, op, capacity);
   const out = windowOver(range(op.out, capacity.rows * op.heads * valueDims * 4));
   const splitRows = Math.min(capacity.rows, DEVICE_SPLIT_ROWS);
   const scratch = windowOver(range(op.scratch, splitRows * op.heads * DEVICE_SPLITS * (valueDims + 2) * 4));
+  const { rope } = op;
+  const rotates = rope !== null && dims > 0;
+  const angles = rotates
+    ? weightsOver(range(rope.angles, (op.units - 1) * rope.unitBytes + op.kvHeads * op.channels * 2))
+    : null;
   const shared = {
     params: uniform(
       ...[op.heads, op.kvHeads, op.units, op.channels, op.valueUnits, op.valueChannels, positionsOf(op)],
       [op.scale],
+      ...(rotates && angles ? [(rope.angles - angles.start) / 4, rope.unitBytes / 4] : [0, 0]),
     ),
     bindings: {
       1: "step",
@@ -267,23 +273,25 @@ function attentionLaunches(op: AttentionOp, capacity: Capacity): { few: Launch[]
   const whenSplit = (step: StepShape, z: number): [number, number, number] =>
     splits(step) > 1 ? [op.heads, step.rows, z] : [0, 0, 0];
   const tile = TILE_ROWS * dims <= QUERY_FLOATS ? TILE_ROWS : TILE_ROWS / 2;
-  return {
-    few: [
-      store,
+  const own = {
+    ...(dims > 0 && { 6: windowOver(range(op.k, capacity.rows * op.kvHeads * dims * 4)) }),
+    7: windowOver(range(op.v, capacity.rows * op.kvHeads * valueDims * 4)),
+    ...(angles && { 8: angles }),
+  };
+  /** Of a few rows; alone: each the only one of its sequence. */
+  const few = (alone: boolean): Launch[] => {
+    const made = { ...settings, ALONE: alone, ROTATE: alone && rotates };
+    const bindings = { ...shared.bindings, ...(alone && own) };
+    const label = alone ? "rope, cache, attention" : "attention";
+    return [
       {
-        ...shared,
-        label: "attention",
-        shader: "attention",
-        settings: { ...settings, SPLIT: false },
-        bindings: { ...shared.bindings, 5: out },
+        ...{ ...shared, label, shader: "attention", settings: { ...made, SPLIT: false } },
+        bindings: { ...bindings, 5: out },
         workgroups: (step) => (splits(step) > 1 ? [0, 0, 0] : [op.heads, step.rows, 1]),
       },
       {
-        ...shared,
-        label: "attention",
-        shader: "attention",
-        settings: { ...settings, SPLIT: true },
-        bindings: { ...shared.bindings, 5: scratch },
+        ...{ ...shared, label, shader: "attention", settings: { ...made, SPLIT: true } },
+        bindings: { ...bindings, 5: scratch },
         workgroups: (step) => whenSplit(step, splits(step)),
       },
       {
@@ -294,7 +302,11 @@ function attentionLaunches(op: AttentionOp, capacity: Capacity): { few: Launch[]
         bindings: { 1: scratch, 2: out },
         workgroups: (step) => whenSplit(step, splits(step)),
       },
-    ],
+    ];
+  };
+  return {
+    few: [store, ...few(false)],
+    alone: few(true),
     many: [
       store,
       {

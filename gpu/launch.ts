@@ -33,14 +33,14 @@ export interface Window {
 }
 
 /** The buffers that are no part of the device's planned memory. */
-export type Buffer = "step" | "best";
+export type Buffer = "step" | "best" | "parts";
 
 export interface Launch {
   /** Such as "matmul gate up": what it counts as when it is timed. */
   readonly label: string;
   readonly shader: ShaderName;
   readonly settings: Settings;
-  /** The uniform: u32s, or f32s in `floats`. */
+  /** The uniform; empty: there is none. */
   readonly params: Uint32Array<ArrayBuffer>;
   /** By the binding's number; 0 is the uniform. */
   readonly bindings: Readonly<Record<number, Window | Buffer>>;
@@ -52,6 +52,8 @@ export interface Launches {
   /** For at most FEW_ROWS rows; those of `many` otherwise. */
   readonly few: readonly Launch[];
   readonly many: readonly Launch[];
+  /** In place of `few` where every row is the only one of its sequence, if there is something better then. */
+  readonly alone?: readonly Launch[];
   /** Does it work on the rows that want logits? */
   readonly outputs: boolean;
 }

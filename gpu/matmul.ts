@@ -1,6 +1,6 @@
 // Products with matrices: one kernel reads the weights once for each row, another works on tiles of rows.
 
-import { DTYPE_F32, ROW_TILE } from "../packs/format";
+import { BLOCK_COLS, DTYPE_F32, ROW_TILE } from "../packs/format";
 import { codesWindow, scalesAt } from "./codes";
 import { gateLaunch } from "./elementwise";
 import { type Capacity, type Launch, range, type StepShape, uniform, weightsOver, windowOver } from "./launch";
@@ -12,11 +12,12 @@ const NO_BIAS = 0xffffffff;
 const SLOTS = 64;
 /** Rows of the step, and of the matrices, that a workgroup of gemm.wgsl does: times these. */
 const GEMM_UNIT = 64;
-const GEMM_QUADS_T = 2;
-const GEMM_QUADS_R = 1;
+const GEMM_QUADS_T = 1;
+const GEMM_QUADS_R = 2;
 /** Of 4 columns, in workgroup memory at once. */
 const GEMM_WORDS = 8;
 const GEMM_WORDS_LEAST = 2;
+const STORED_UNIT = 1024;
 /** Below this many workgroups a device has nothing to hide its memory's latency with. */
 const WORKGROUPS_WANTED = 512;
 
@@ -37,10 +38,14 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
   const input = coded
     ? codesWindow(op.codes, count, op.rowCols, op.group)
     : windowOver(range(op.input, ((count - 1) * op.inputStride + op.firstCol + inputCols) * 4));
+  const { quantize } = op;
+  const norm = quantize?.norm ?? null;
+  const normWeight = norm && weightsOver(range(norm.weight, op.rowCols * 4));
   const params = (workTiles: number) =>
     uniform(
       ...[op.cols, op.group, tileBytesOf(op.dtype, op.cols, op.group) / 16, inputCols, op.firstCol],
       ...[coded ? op.rowCols : op.inputStride, coded ? scalesAt(count, op.rowCols) : 0, workTiles],
+      ...(norm && normWeight ? ([(norm.weight - normWeight.start) / 4, [norm.eps], 0, 0] as const) : [0, 0, 0, 0]),
       ...op.matrices.flatMap((matrix, i) => [
         ...[(matrix.weight - weights.start) / 16, matrix.rows, matrix.panels, matrix.panelBytes / 16],
         matrix.bias === 0 ? NO_BIAS : (matrix.bias - bias.start) / 4,
@@ -59,8 +64,8 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
   if (allTiles === 0) return { few: [], many: [] };
 
   const own = op.gated ? (tiles[0] as number) : allTiles;
-  const width = op.dtype === DTYPE_F32 ? inputCols : inputCols / op.group;
-  const perWorkgroup = tilesPerWorkgroup(own, width);
+  const piece = coded ? pieceOf(op.group) : 0;
+  const perWorkgroup = tilesPerWorkgroup(own, piecesOf(op, inputCols));
   const matrices = op.gated ? 1 : op.matrices.length;
   const gemv: Launch = {
     label,
@@ -69,9 +74,15 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
       ...shared,
       ...{ CODED: coded, MATRICES: matrices, TWO: matrices === 2, THREE: matrices === 3, GATED: op.gated },
       ...{ TILES: perWorkgroup, SPLIT: SLOTS / perWorkgroup },
+      ...(coded && { COLS: op.cols, GROUP: op.group, PIECE: piece, FUSED: quantize !== null, NORM: norm !== null }),
+      ...(quantize && { STORED: storedCols(op) }),
     },
     params: params(own),
-    bindings: { 1: weights, 2: input, 3: bias, ...outBindings(matrices) },
+    bindings: {
+      ...{ 1: weights, 2: quantize ? windowOver(range(quantize.input, count * op.rowCols * 4)) : input, 3: bias },
+      ...outBindings(matrices),
+      ...(normWeight && { 7: normWeight }),
+    },
     workgroups: (step) => [Math.ceil(own / perWorkgroup), counted(step), 1],
   };
   const quads = coded ? { QUADS_T: GEMM_QUADS_T, QUADS_R: GEMM_QUADS_R } : {};
@@ -95,6 +106,30 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
       ? [gateLaunch({ kind: "gate", gate: gate.out, up: up.out, width: gate.outStride }, capacity)]
       : [];
   return { few: [gemv], many: [gemm, ...gates] };
+}
+
+/** Bytes of workgroup memory that gemv.wgsl takes where it makes the codes itself. */
+export function storageBytes(op: MatmulOp): number {
+  const partials = (op.gated ? 2 : 1) * 256 * 16;
+  return partials + storedCols(op) + (storedCols(op) / op.group) * 8 + 2048;
+}
+
+/** Columns that it has room for: rounded up, so that cuts that differ a little have the same kernel. */
+function storedCols({ rowCols, group }: MatmulOp): number {
+  const unit = Math.ceil(STORED_UNIT / group) * group;
+  return Math.max(1, Math.ceil(rowCols / unit)) * unit;
+}
+
+/** Of a group, the blocks of 8 columns that a thread does at once: 4, or what divides the group. */
+function pieceOf(group: number): number {
+  const blocks = group / BLOCK_COLS;
+  return [4, 3, 2].find((piece) => blocks % piece === 0) ?? 1;
+}
+
+/** What slots can share out of the columns. */
+function piecesOf(op: MatmulOp, cols: number): number {
+  if (op.dtype === DTYPE_F32) return cols;
+  return op.codes === 0 ? cols / op.group : cols / BLOCK_COLS / pieceOf(op.group);
 }
 
 /** As few as keep the slots busy with columns, and no more than leave enough workgroups. */

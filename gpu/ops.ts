@@ -187,6 +187,8 @@ export interface MatmulOp {
   readonly firstCol: number;
   readonly rowCols: number;
   readonly matrices: readonly Matrix[];
+  /** What its codes are made of, where it makes them itself. */
+  readonly quantize: QuantizeOp | null;
   /** silu(first) × second is what the first matrix's output gets. */
   readonly gated: boolean;
   readonly squaredRelu: boolean;
@@ -389,6 +391,7 @@ function readOp(record: DataView, vocabulary: number): Op {
             outStride: word(MATMUL_OUT_STRIDE),
           },
         ],
+        quantize: null,
         gated: false,
         squaredRelu: false,
         role: word(OP_ROLE),

@@ -18,7 +18,7 @@ import type {
 /** What a kernel for several matrices has bindings for. */
 const MATRICES_MOST = 3;
 
-/** All passes. bindingBytes: the longest binding. */
+/** For steps of any number of rows. bindingBytes: the longest binding. */
 export function fuse(ops: readonly Op[], bindingBytes: number): Op[] {
   return joinNorms(joinEpilogues(joinMatrices(joinRopes(split(ops, bindingBytes)), bindingBytes)));
 }
@@ -182,6 +182,36 @@ function joinNorms(ops: readonly Op[]): Op[] {
     if (op.kind !== "quantize" || norm === undefined) return [op];
     return [{ ...op, input: norm.input, norm: { weight: norm.weight, eps: norm.eps } }];
   });
+}
+
+/**
+ * For steps of a few rows, after fuse(): a product makes the codes of its input itself, where `fits` says so. Each of its
+ * workgroups does that work, which takes less time than to start one more dispatch.
+ */
+export function fuseCodes(ops: readonly Op[], fits: (op: MatmulOp) => boolean): Op[] {
+  const made = new Map<QuantizeOp, MatmulOp[]>();
+  let last: QuantizeOp | undefined;
+  for (const op of ops) {
+    if (op.kind === "quantize") last = op;
+    if (op.kind !== "matmul" || op.codes === 0 || last === undefined) continue;
+    made.set(last, [...(made.get(last) ?? []), op]);
+  }
+  const fused = new Map<MatmulOp, QuantizeOp>();
+  for (const [quantize, users] of made)
+    if (users.every((op) => fits(op) && isUntouchedFor(ops, quantize, op)))
+      for (const op of users) fused.set(op, quantize);
+  const gone = new Set(fused.values());
+  return ops.flatMap((op): Op[] => {
+    if (op.kind === "quantize" && gone.has(op)) return [];
+    const quantize = op.kind === "matmul" ? fused.get(op) : undefined;
+    return op.kind === "matmul" && quantize !== undefined ? [{ ...op, quantize }] : [op];
+  });
+}
+
+/** Is what was rounded for a product still there when it begins? */
+function isUntouchedFor(ops: readonly Op[], quantize: QuantizeOp, op: MatmulOp): boolean {
+  if (op.matrices.some(({ out }) => out === quantize.input)) return false;
+  return isUntouched(ops, ops.indexOf(quantize), ops.indexOf(op), quantize.input);
 }
 
 function reads(op: Op, address: number): boolean {

@@ -21,13 +21,14 @@ import scan from "./kernels/scan.wgsl";
 import select from "./kernels/select.wgsl";
 import step from "./kernels/step.wgsl";
 import sum from "./kernels/sum.wgsl";
+import trig from "./kernels/trig.wgsl";
 import weights from "./kernels/weights.wgsl";
 
 const SHADERS = {
   ...{ argmax, attention, attentionRows, combine, conv, elementwise, embed, gatedNorm, gemm, gemmF32, gemv, norm },
   ...{ quantize, rope, scan, select },
 };
-const PARTS: Readonly<Record<string, string>> = { finish, math, matrices, step, sum, weights };
+const PARTS: Readonly<Record<string, string>> = { finish, math, matrices, step, sum, trig, weights };
 
 export type ShaderName = keyof typeof SHADERS;
 

@@ -8,8 +8,10 @@ struct Params {
   input_cols: u32, // of all panels
   first_col: u32, // of the input
   row_floats: u32, // of the input, from row to row; columns, where it is coded
-  scales: u32, // pairs into the codes' binding
+  scales: u32, // where they begin in the codes' binding, in words
   tiles: u32, // of all matrices; of the first, where GATED
+  norm_weight: u32,
+  eps: f32,
   @align(16) matrices: array<Matrix, 3>,
 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -9,13 +9,15 @@ struct Params {
   input_cols: u32, // of all panels
   first_col: u32, // of the input
   row_floats: u32, // of the input, from row to row; columns, where it is coded
-  scales: u32, // pairs into the codes' binding
+  scales: u32, // where they begin in the codes' binding, in words
   tiles: u32, // of all matrices; of the first, where GATED
+  norm_weight: u32,
+  eps: f32,
   @align(16) matrices: array<Matrix, 3>,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read_write> codes: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read_write> codes: array<u32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out0: array<f32>;
 //#if THREE
@@ -71,10 +73,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let token = i / (WORDS / 2u);
         let pair = i % (WORDS / 2u);
         let row = min(first_token + token, count - 1u) * params.row_floats + params.first_col;
-        let base = (row + g * params.group) / 8u + word / 2u + pair;
-        let two = codes[base];
-        xs[pair * 2u * (TOKENS / 4u) + token / 4u][token % 4u] = two.x;
-        xs[(pair * 2u + 1u) * (TOKENS / 4u) + token / 4u][token % 4u] = two.y;
+        let base = (row + g * params.group) / 4u + word + pair * 2u;
+        xs[pair * 2u * (TOKENS / 4u) + token / 4u][token % 4u] = codes[base];
+        xs[(pair * 2u + 1u) * (TOKENS / 4u) + token / 4u][token % 4u] = codes[base + 1u];
       }
       if (DTYPE == 2u) {
         for (var i = l; i < ROWS / 16u * WORDS * 2u; i += 256u) {
@@ -115,7 +116,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
       let scale = scales_of(tile_at[tile] + panel * tile_panel[tile] + group_at, tx % 4u);
       for (var i = 0u; i < 4u * QUADS_T; i++) {
         let token = min(first_token + (ty + 16u * (i / 4u)) * 4u + i % 4u, count - 1u);
-        let x_scale = bitcast<f32>(codes[params.scales + (token * params.row_floats + params.first_col) / params.group + g].x);
+        let x_scale = bitcast<f32>(codes[params.scales + (token * params.row_floats + params.first_col) / params.group + g]);
         sums[i * QUADS_R + j] += vec4<f32>(acc[i * QUADS_R + j]) * (scale * x_scale);
       }
     }

@@ -1,11 +1,11 @@
 // OP_QUANTIZE: activations in 8 bit, for matrices whose scales are for `group` columns; a workgroup does whole groups of a
-// row, as many as its 256 threads have room for with 4 columns each. Behind the codes of all rows, [rows][cols], lie the
-// scales, [rows][groups]: of a product, and what −8 × the sum of the codes comes to (the codes of Q4 are weights + 8).
-// Consts: NORM: the row's RMS norm is what is rounded.
+// row, as many as its 256 threads have room for with 4 columns each. Behind the codes of all rows, [rows][cols], lie their
+// scales, f32 [rows][groups].
+// Consts: NORM: the row's RMS norm is what is rounded; rounding itself does not depend on its factor.
 struct Params {
   cols: u32,
   group: u32,
-  scales: u32, // pairs into the codes' binding
+  scales: u32, // where they begin in the codes' binding, in words
   blocks: u32, // of 4 columns, that a workgroup does
   weight: u32, // floats into its binding
   eps: f32,
@@ -18,19 +18,19 @@ struct Params {
 //#include sum
 //#endif
 var<workgroup> mosts: array<u32, 256>;
-var<workgroup> totals: array<i32, 256>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l: u32) {
   let row_blocks = params.cols / 4u;
   let start = id.y * row_blocks;
+  var norm = 1.0;
 //#if NORM
   var squares = 0.0;
   for (var i = l; i < row_blocks; i += 256u) {
     let v = input[start + i];
     squares += dot(v, v);
   }
-  let norm = 1.0 / sqrt(workgroup_sum(squares, l) / f32(params.cols) + params.eps);
+  norm = 1.0 / sqrt(workgroup_sum(squares, l) / f32(params.cols) + params.eps);
 //#endif
   let block = id.x * params.blocks + l;
   let is_mine = l < params.blocks && block < row_blocks;
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     x = input[start + block];
 //#if NORM
     let w = params.weight + block * 4u;
-    x = x * norm * vec4<f32>(weight[w], weight[w + 1u], weight[w + 2u], weight[w + 3u]);
+    x = x * vec4<f32>(weight[w], weight[w + 1u], weight[w + 2u], weight[w + 3u]);
 //#endif
   }
   // As integers, magnitudes have the same order, and what is not a number is above all of them.
@@ -55,16 +55,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   let most = bitcast<f32>(largest);
   let inverse = select(0.0, 127.0 / most, most > 0.0);
   let code = vec4<i32>(round(x * inverse));
-  totals[l] = code.x + code.y + code.z + code.w;
-  workgroupBarrier();
   if (!is_mine) { return; }
   codes[start + block] = (u32(code.x) & 255u) | ((u32(code.y) & 255u) << 8u) | ((u32(code.z) & 255u) << 16u) | (u32(code.w) << 24u);
-  if (l == first) {
-    var total = 0;
-    for (var i = 0u; i < group_blocks; i++) { total += totals[first + i]; }
-    let scale = most / 127.0;
-    let at = (params.scales + id.y * (params.cols / params.group) + block / group_blocks) * 2u;
-    codes[at] = bitcast<u32>(scale);
-    codes[at + 1u] = bitcast<u32>(-8.0 * scale * f32(total));
-  }
+  if (l == first) { codes[params.scales + id.y * (params.cols / params.group) + block / group_blocks] = bitcast<u32>(most / 127.0 * norm); }
 }

@@ -8,10 +8,11 @@ fn scales_of(group: u32, v: u32) -> vec4<f32> {
   return vec4<f32>(half2(four.x), half2(four.y));
 }
 
-// Two f16; those below 2^-14 too, which devices may take for zero.
+// Two f16 that are not negative; those below 2^-14 too, which devices may take for zero.
 fn half2(bits: u32) -> vec2<f32> {
-  let mantissa = vec2<u32>(bits & 0x3ffu, (bits >> 16u) & 0x3ffu);
-  let exponent = vec2<u32>((bits >> 10u) & 31u, (bits >> 26u) & 31u);
-  let normal = bitcast<vec2<f32>>(((exponent + 112u) << vec2<u32>(23u)) | (mantissa << vec2<u32>(13u)));
-  return select(normal, vec2<f32>(mantissa) * 5.9604644775390625e-8, exponent == vec2<u32>(0u));
+  let magnitude = vec2<u32>(bits & 0x7fffu, bits >> 16u) << vec2<u32>(13u);
+  // 2^-14 × (1 + m / 1024) − 2^-14 = m × 2^-24
+  let small = bitcast<vec2<f32>>(magnitude | vec2<u32>(0x38800000u)) - bitcast<f32>(0x38800000u);
+  let normal = bitcast<vec2<f32>>(magnitude + vec2<u32>(0x38000000u));
+  return select(normal, small, magnitude < vec2<u32>(0x800000u));
 }
