@@ -9,6 +9,7 @@ import { type OpenOptions, openPack, type Pack } from "./pack";
 
 export type { Build, Simd } from "./build";
 export type { Message } from "./chat";
+export { chooseDevice, type DeviceChoice, type DeviceSpeed } from "./choose";
 export { type ErrorCode, SnugError } from "./errors";
 export type { GenerateOptions, GenerateResult, Generation, Speed } from "./generation";
 export type { Source } from "./host";

@@ -32,6 +32,11 @@ export interface LoadProgress {
 }
 
 export interface LoadOptions {
+  /**
+   * Whose memory the weights go to, instead of what the plan says; "auto" times both and takes the faster one, the CPU where
+   * no GPU works. The plan is made anew for it: the model's own plan says what it came to, its `choice` why.
+   */
+  readonly device?: "cpu" | "gpu" | "auto";
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: LoadProgress) => void;
   /** The engine refused the memory of a plan that was made for a budget: this smaller one is tried now. */

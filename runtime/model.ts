@@ -2,6 +2,7 @@
 
 import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_SSM_HEADS, HEADER_VOCABULARY, NONE } from "../packs/format";
 import { type Message, renderChat } from "./chat";
+import type { DeviceChoice } from "./choose";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import type { Executor } from "./executor";
@@ -29,6 +30,8 @@ export interface Running {
 export class Model implements Generator {
   readonly info: Info;
   readonly host: Host;
+  /** Why it runs on this device, where the faster one was to be found out. */
+  readonly choice: DeviceChoice | null;
   readonly vocabulary: number;
   readonly endTokens: ReadonlySet<number>;
   readonly #beginToken: number | undefined;
@@ -39,10 +42,16 @@ export class Model implements Generator {
   #claims = 0;
 
   /** again: makes what it goes on with after its GPU was lost. */
-  constructor(running: Running, host: Host, info: Info, again?: () => Promise<Running>) {
+  constructor(
+    running: Running,
+    host: Host,
+    info: Info,
+    { again, choice = null }: { again?: (() => Promise<Running>) | undefined; choice?: DeviceChoice | null } = {},
+  ) {
     this.#running = running;
     this.#plan = running.plan;
     this.#again = again;
+    this.choice = choice;
     this.host = host;
     this.info = info;
     const { core } = running;

@@ -34,6 +34,7 @@ import {
   TENSOR_ROLE,
 } from "../packs/format";
 import { type Build, chooseBuild } from "./build";
+import { chooseDevice, type DeviceChoice } from "./choose";
 import { Core, guarded } from "./core";
 import { SnugError } from "./errors";
 import { coreExecutor } from "./executor";
@@ -149,9 +150,17 @@ export class Pack {
    * one fits: the model's own plan says what it came to.
    */
   async load(plan: Plan = this.plan({ memory: this.spare().bytes }), options: LoadOptions = {}): Promise<Model> {
+    const wanted = options.device ?? plan.options.device ?? "cpu";
+    const choice = wanted === "auto" ? await chooseDevice(this, plan.options, options.signal) : null;
+    const device = choice?.device ?? (wanted === "gpu" ? "gpu" : "cpu");
+    const isOther = device !== (plan.options.device ?? "cpu");
+    return this.#load(isOther ? this.plan(optionsFor(plan.options, device)) : plan, options, choice);
+  }
+
+  async #load(plan: Plan, options: LoadOptions, choice: DeviceChoice | null): Promise<Model> {
     for (let tried = plan; ; ) {
       try {
-        return await this.#start(tried, options);
+        return await this.#start(tried, options, choice);
       } catch (error) {
         const smaller = this.#smaller(tried, error);
         if (smaller === undefined) throw error;
@@ -187,7 +196,7 @@ export class Pack {
     return memory < plan.minimumBytes ? undefined : this.plan({ ...options, memory });
   }
 
-  async #start(plan: Plan, options: LoadOptions): Promise<Model> {
+  async #start(plan: Plan, options: LoadOptions, choice: DeviceChoice | null): Promise<Model> {
     const core = await this.#makeCore(plan, plan.totalBytes - plan.deviceBytes);
     let gpu: GpuExecutor | undefined;
     try {
@@ -198,7 +207,8 @@ export class Pack {
       await loadPlan(core, this.#source, this.#host, plan, options, plan.deviceBytes > 0 ? begin : undefined);
       await gpu?.ready();
       const executor = gpu ?? coreExecutor(core);
-      return new Model({ core, executor, plan }, this.#host, this.info, () => this.#again(core, plan));
+      const again = gpu && (() => this.#again(core, plan));
+      return new Model({ core, executor, plan }, this.#host, this.info, { again, choice });
     } catch (error) {
       gpu?.end();
       core.endThreads();
@@ -231,7 +241,7 @@ export class Pack {
     } catch (error) {
       const smaller = this.#smaller(plan, error, plan.totalBytes);
       if (smaller === undefined) throw error;
-      const model = await this.#start(smaller, {});
+      const model = await this.#start(smaller, {}, null);
       return model.running;
     }
   }
@@ -260,6 +270,11 @@ export class Pack {
   async close(): Promise<void> {
     await this.#source.close?.();
   }
+}
+
+/** A plan's options for another device: threads and rows are those of the other, unless they were asked for. */
+function optionsFor({ threads: _, ...options }: PlanOptions, device: "cpu" | "gpu"): PlanOptions {
+  return { ...options, device };
 }
 
 /** Reads and checks the prelude and the header. */

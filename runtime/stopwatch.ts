@@ -108,6 +108,7 @@ const MATRIX_NAMES: Readonly<Record<number, string>> = {
 };
 
 const THREADS_MS = 2000;
+const ESTIMATE_SECONDS = 0.04;
 const CEILING_PASSES = 4; // of which the first only warms up
 const READ_ITEM_BYTES = 256;
 const READ_AT_ONCE = 2 ** 20;
@@ -178,6 +179,31 @@ export class Stopwatch {
         seconds[op] = (performance.now() - started) / 1000;
       }
     });
+    return seconds;
+  }
+
+  /** Seconds that a step of `rows` rows takes on the CPU, from its first ops if it takes long: by their products. */
+  async estimate(rows: number): Promise<number> {
+    const { core } = this.#model;
+    const { exports } = core;
+    const work = this.work();
+    const all = work.reduce((sum, { products }) => sum + products, 0);
+    let seconds = 0;
+    // The first pass runs what an engine's first compiler made.
+    for (const limit of [ESTIMATE_SECONDS / 2, ESTIMATE_SECONDS]) {
+      await this.#pause();
+      writeRows(core, this.#tokens(0, rows), 0, (row) => row === rows - 1);
+      guarded(() => core.check(exports.step_begin(rows)));
+      const started = performance.now();
+      let done = 0;
+      for (let op = 0; op < work.length; op++) {
+        guarded(() => core.check(exports.step_ops(op, op + 1)));
+        done += (work[op] as OpWork).products;
+        seconds = (performance.now() - started) / 1000;
+        if (seconds > limit && done > 0) break;
+      }
+      seconds *= all / done;
+    }
     return seconds;
   }
 
