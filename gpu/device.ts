@@ -125,7 +125,7 @@ export interface DeviceOptions {
 }
 
 /** The engine's WebGPU, or what `other` brings along. */
-export async function findGpu(other?: () => Promise<GPU | undefined>): Promise<GPU> {
+export async function findGpu(other?: () => Promise<GPU>): Promise<GPU> {
   const gpu = globalThis.navigator?.gpu ?? (await other?.());
   if (gpu === undefined) throw new GpuError("unavailable", "there is no WebGPU here");
   return gpu;

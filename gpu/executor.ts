@@ -16,8 +16,8 @@ import {
 } from "./launch";
 import { storageBytes } from "./matmul";
 import { Memory } from "./memory";
-import { type MatmulOp, readOps } from "./ops";
-import { fuse, fuseCodes } from "./passes";
+import { type MatmulOp, type Op, readOps } from "./ops";
+import { fuse, fuseCodes, withoutCodes } from "./passes";
 import { stepBytes, writeStep } from "./step";
 import {
   BUFFER_COPY_DST,
@@ -29,13 +29,16 @@ import {
   MAP_READ,
 } from "./usage";
 
-export interface ExecutorOptions {
-  /** OP_BYTES each, of a device plan. */
-  readonly records: Uint8Array;
+export interface ProgramOptions {
   readonly vocabulary: number;
   readonly capacity: Capacity;
   /** Leaves the program as it is, an op a dispatch or two: for tests. Default true. */
   readonly fused?: boolean;
+}
+
+export interface ExecutorOptions extends ProgramOptions {
+  /** OP_BYTES each, of a device plan. */
+  readonly records: Uint8Array;
 }
 
 /** What a launch is once it can run. */
@@ -77,7 +80,7 @@ export class Executor {
   #feed: readonly Prepared[] = [];
   readonly #logits: number;
 
-  private constructor(device: Device, options: ExecutorOptions, plan: Layout, memory: Memory) {
+  private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
     const { capacity, vocabulary } = options;
     this.device = device;
     this.#capacity = capacity;
@@ -100,8 +103,13 @@ export class Executor {
    * Takes the memory of a program. Its kernels are compiled meanwhile: compiled() is to be awaited before the first step,
    * uploads need not wait.
    */
-  static async create(device: Device, options: ExecutorOptions): Promise<Executor> {
-    const plan = layOut(device, options);
+  static create(device: Device, { records, ...options }: ExecutorOptions): Promise<Executor> {
+    return Executor.of(device, readOps(records, options.vocabulary), options);
+  }
+
+  /** As create(), of ops that have been read. */
+  static async of(device: Device, ops: readonly Op[], options: ProgramOptions): Promise<Executor> {
+    const plan = layOut(device, ops, options);
     const memory = await device.allocate(() => new Memory(device.device, plan.windows, device.bufferBytes));
     try {
       return await device.allocate(() => new Executor(device, options, plan, memory));
@@ -344,8 +352,12 @@ interface Layout {
   readonly logits: number;
 }
 
-function layOut(device: Device, { records, vocabulary, capacity, fused = true }: ExecutorOptions): Layout {
-  const ops = readOps(records, vocabulary);
+function layOut(
+  device: Device,
+  program: readonly Op[],
+  { vocabulary, capacity, fused = true }: ProgramOptions,
+): Layout {
+  const ops = device.packedDot ? program : withoutCodes(program);
   const common = fused ? fuse(ops, device.bindingBytes) : ops;
   const fits = (op: MatmulOp) => storageBytes(op) <= device.storageBytes;
   const many = common.map((op) => launchesOf(op, capacity));

@@ -2,3 +2,4 @@
 
 export { type Device, findGpu, GpuError, type GpuReason, requestDevice } from "./device";
 export { Executor } from "./executor";
+export { selfTest } from "./self-test";

@@ -23,6 +23,14 @@ export function fuse(ops: readonly Op[], bindingBytes: number): Op[] {
   return joinNorms(joinEpilogues(joinMatrices(joinRopes(split(ops, bindingBytes)), bindingBytes)));
 }
 
+/** The same on activations that stay f32: for devices without products of four 8-bit numbers. */
+export function withoutCodes(ops: readonly Op[]): Op[] {
+  return ops.flatMap((op): Op[] => {
+    if (op.kind === "quantize") return [];
+    return op.kind === "matmul" ? [{ ...op, codes: 0 }] : [op];
+  });
+}
+
 /** Embeddings and matrices that are longer than a binding, in parts. */
 export function split(ops: readonly Op[], bindingBytes: number): Op[] {
   return ops.flatMap((op): Op[] => {

@@ -4,6 +4,8 @@ import type { Core } from "./core";
 import { guarded } from "./core";
 
 export interface Executor {
+  /** The GPU, as its driver calls it. Absent: the core runs its steps by itself. */
+  readonly name?: string;
   /** Runs the first `rows` rows. */
   run(rows: number): void | Promise<void>;
   /** Runs them; the logits of those that want some lie at logits_ptr() then. */

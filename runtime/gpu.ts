@@ -15,22 +15,31 @@ const CODES: Readonly<Record<GpuReason, ErrorCode>> = {
   lost: "lost",
 };
 
-const devices = new WeakMap<Host, Promise<Device>>();
+/** A device, and the promise that it computes rightly: that is found out while weights are on their way. */
+export interface OpenedDevice {
+  readonly device: Device;
+  readonly tested: Promise<void>;
+}
+
+const devices = new WeakMap<Host, Promise<OpenedDevice>>();
 
 /** The host's GPU, asked for and tested once; after it was lost, another. */
-export async function openDevice(host: Host): Promise<Device> {
+export async function openDevice(host: Host): Promise<OpenedDevice> {
   const known = await devices.get(host)?.catch(() => undefined);
-  if (known !== undefined && !known.isLost) return known;
-  const device = named(async () => {
-    const { findGpu, requestDevice } = await import("../gpu/index");
-    return requestDevice(await findGpu(host.webgpu));
+  if (known !== undefined && !known.device.isLost) return known;
+  const opened = named(async () => {
+    const { findGpu, requestDevice, selfTest } = await import("../gpu/index");
+    const device = await requestDevice(await findGpu(host.webgpu));
+    const tested = selfTest(device);
+    tested.catch(() => {}); // who needs it awaits it
+    return { device, tested };
   });
-  devices.set(host, device);
-  return device;
+  devices.set(host, opened);
+  return opened;
 }
 
 /** Takes the memory of the plan that the core has placed. */
-export function gpuExecutor(core: Core, device: Device): Promise<GpuExecutor> {
+export function gpuExecutor(core: Core, { device, tested }: OpenedDevice): Promise<GpuExecutor> {
   return named(async () => {
     const { Executor } = await import("../gpu/index");
     const { exports } = core;
@@ -41,17 +50,28 @@ export function gpuExecutor(core: Core, device: Device): Promise<GpuExecutor> {
       vocabulary: exports.pack_field(HEADER_VOCABULARY) >>> 0,
       capacity: { rows: at(PLAN_ROWS), outputs: at(PLAN_OUTPUTS), sequences: at(PLAN_SEQUENCES) },
     });
-    return new GpuExecutor(core, executor);
+    return new GpuExecutor(core, executor, tested);
   });
 }
 
 export class GpuExecutor implements Executor {
   readonly #core: Core;
   readonly #executor: DeviceExecutor;
+  readonly #tested: Promise<void>;
 
-  constructor(core: Core, executor: DeviceExecutor) {
+  constructor(core: Core, executor: DeviceExecutor, tested: Promise<void>) {
     this.#core = core;
     this.#executor = executor;
+    this.#tested = tested;
+  }
+
+  get name(): string {
+    return this.#executor.device.name;
+  }
+
+  /** Can it time its kernels? */
+  get hasTimestamps(): boolean {
+    return this.#executor.device.timestamps;
   }
 
   /** Puts verified bytes where the plan has them. */
@@ -59,9 +79,12 @@ export class GpuExecutor implements Executor {
     named(() => this.#executor.upload(offset, bytes as Uint8Array<ArrayBuffer>));
   }
 
-  /** Resolves when steps can run. */
+  /** Resolves when steps can run, on a device that computes rightly. */
   ready(): Promise<void> {
-    return named(() => this.#executor.compiled());
+    return named(async () => {
+      await this.#tested;
+      await this.#executor.compiled();
+    });
   }
 
   run(rows: number): void {

@@ -47,8 +47,8 @@ export interface Host {
    * or does not. Concerns what is compiled next.
    */
   enable?(feature: Feature): boolean;
-  /** WebGPU where it is no part of the engine; undefined: it is not there either. Absent: the engine's own. */
-  webgpu?(): Promise<GPU | undefined>;
+  /** WebGPU where it is no part of the engine; rejects where it is not there either. Absent: there is the engine's own only. */
+  webgpu?(): Promise<GPU>;
   /** How many threads are worth having. Absent: one. */
   usableThreads?(): number;
   /** Starts a thread that serves the steps of an instance over this memory: see serveSteps(). */

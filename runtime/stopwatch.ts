@@ -1,5 +1,5 @@
 // How fast a loaded model is: prompts, single tokens, single ops, and what the machine could do at most. Only the
-// core's own steps are timed, with the choice of the likeliest token after each; no text is made and nothing is drawn.
+// model's own steps are timed, with the choice of the likeliest token after each; no text is made and nothing is drawn.
 
 import {
   FLAG_OUTPUTS,
@@ -48,8 +48,10 @@ import {
   ROLE_Z,
   ROW_TILE,
 } from "../packs/format";
-import { guarded } from "./core";
+import { type Core, guarded } from "./core";
+import { SnugError } from "./errors";
 import { writeRows } from "./generation";
+import { GpuExecutor } from "./gpu";
 import { throwIfAborted } from "./load";
 import type { Model } from "./model";
 
@@ -65,6 +67,15 @@ export interface OpWork {
   readonly products: number;
   /** Is it done for those rows only that want logits? */
   readonly forOutputs: boolean;
+}
+
+/** What a GPU's kernels of one kind take of a step. */
+export interface KernelTime {
+  /** Such as "attention", or "matmul gate up". */
+  readonly kernel: string;
+  /** Times that they are launched. */
+  readonly launches: number;
+  readonly seconds: number;
 }
 
 export interface Ceilings {
@@ -164,9 +175,9 @@ export class Stopwatch {
     return seconds;
   }
 
-  /** What each op takes in a step of `rows` rows from `position` on, in the order of work(). */
+  /** What each op takes on the CPU in a step of `rows` rows from `position` on, in the order of work(). */
   async ops(rows: number, position = 0): Promise<Float64Array> {
-    const { core } = this.#model;
+    const core = this.#cpuCore("ops");
     const { exports } = core;
     const seconds = new Float64Array(exports.program_length());
     await this.#pause();
@@ -182,9 +193,25 @@ export class Stopwatch {
     return seconds;
   }
 
+  /**
+   * What the kernels take on the GPU in a step of `rows` rows from `position` on, the longest first; null where it has no
+   * timestamps.
+   */
+  async gpuOps(rows: number, position = 0): Promise<KernelTime[] | null> {
+    const { core, executor } = this.#model;
+    if (!(executor instanceof GpuExecutor)) throw new SnugError("usage", "gpuOps() is for a model on a GPU");
+    if (!executor.hasTimestamps) return null;
+    await this.#pause();
+    writeRows(core, this.#tokens(position, rows), position, (row) => row === rows - 1);
+    const times = await executor.times(rows);
+    return [...times]
+      .map(([kernel, { launches, seconds }]) => ({ kernel, launches, seconds }))
+      .toSorted((a, b) => b.seconds - a.seconds);
+  }
+
   /** Seconds that a step of `rows` rows takes on the CPU, from its first ops if it takes long: by their products. */
   async estimate(rows: number): Promise<number> {
-    const { core } = this.#model;
+    const core = this.#cpuCore("estimate");
     const { exports } = core;
     const work = this.work();
     const all = work.reduce((sum, { products }) => sum + products, 0);
@@ -215,9 +242,9 @@ export class Stopwatch {
     );
   }
 
-  /** What the model's threads can do at most on this machine; takes some tenths of a second. */
+  /** What the threads of a model on the CPU can do at most on this machine; takes some tenths of a second. */
   async ceilings(): Promise<Ceilings> {
-    const { core } = this.#model;
+    const core = this.#cpuCore("ceilings");
     const { exports } = core;
     const atOnce = Math.min(READ_AT_ONCE, core.memoryBytes);
     const bytes = Math.floor(core.memoryBytes / atOnce) * atOnce;
@@ -233,6 +260,14 @@ export class Stopwatch {
       readBytes: (rounds * bytes) / read,
       products: (PRODUCT_CALLS * PRODUCT_ITEMS * exports.ceiling_products()) / multiply,
     };
+  }
+
+  /** The core, which runs the steps itself, or a refusal. */
+  #cpuCore(name: string): Core {
+    const { core, executor } = this.#model;
+    if (executor instanceof GpuExecutor)
+      throw new SnugError("usage", `${name}() is for a model on the CPU: this one is on a GPU`);
+    return core;
   }
 
   async #fastest(work: () => void): Promise<number> {
