@@ -1,4 +1,4 @@
-// What the model of self-test.ts comes to, on activations in f32 and in 8 bit where it has a choice: test/self-test.test.ts
+// What the model of self-test.ts comes to, on activations in f32 and in 8 bit where it has a choice: test/self-test-gpu.test.ts
 // works it out in f64. The logits of each step's last row, then the tokens that follow, as shares of the vocabulary.
 
 export const KNOWN_F32: readonly number[] = [
