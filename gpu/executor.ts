@@ -41,6 +41,12 @@ export interface ExecutorOptions extends ProgramOptions {
   readonly records: Uint8Array;
 }
 
+export interface Candidates {
+  readonly ids: readonly number[];
+  readonly logits: readonly number[];
+  readonly bound: number;
+}
+
 /** What a launch is once it can run. */
 interface Prepared {
   readonly launch: Launch;
@@ -60,7 +66,10 @@ const FEED_MOST = 16;
 const BATCHES = [1, 2, 4, 8];
 const UNIFORM_ALIGN = 256;
 /** Of a row of logits, each looked through by a workgroup. */
-const ARGMAX_PARTS = 64;
+const ARGMAX_PARTS = 256;
+/** Logits that sampling chooses from, at most. */
+const CANDIDATES_MOST = 511;
+const FOUND_BYTES = (2 + 2 * CANDIDATES_MOST) * 4;
 
 export class Executor {
   readonly device: Device;
@@ -70,6 +79,7 @@ export class Executor {
   readonly #step: GPUBuffer;
   readonly #best: GPUBuffer;
   readonly #parts: GPUBuffer;
+  readonly #found: GPUBuffer;
   readonly #uniforms: GPUBuffer;
   readonly #compiled: Promise<void>;
   /** For steps of a few rows that are alone in their sequences, of a few rows, and of many. */
@@ -78,6 +88,7 @@ export class Executor {
   #many: readonly PreparedOp[] = [];
   #argmax: readonly Prepared[] = [];
   #feed: readonly Prepared[] = [];
+  #candidates: readonly Prepared[] = [];
   readonly #logits: number;
 
   private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
@@ -92,6 +103,7 @@ export class Executor {
     this.#step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
     this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
+    this.#found = buffer("found", FOUND_BYTES, BUFFER_STORAGE | BUFFER_COPY_SRC);
     const slots = plan.launches.map(({ params }) => Math.ceil(params.byteLength / UNIFORM_ALIGN) * UNIFORM_ALIGN);
     const bytes = slots.reduce((sum, one) => sum + one, UNIFORM_ALIGN);
     this.#uniforms = buffer("uniforms", bytes, BUFFER_UNIFORM);
@@ -127,7 +139,12 @@ export class Executor {
   async #prepare(plan: Layout, slots: readonly number[]): Promise<void> {
     const gpu = this.device.device;
     const pipelines = plan.launches.map(({ shader, settings }) => this.device.pipeline(shader, settings));
-    const named: Record<Buffer, GPUBuffer> = { step: this.#step, best: this.#best, parts: this.#parts };
+    const named: Record<Buffer, GPUBuffer> = {
+      step: this.#step,
+      best: this.#best,
+      parts: this.#parts,
+      found: this.#found,
+    };
     const prepared = new Map<Launch, Prepared>();
     let at = 0;
     for (const [i, launch] of plan.launches.entries()) {
@@ -151,11 +168,11 @@ export class Executor {
       many: take(many),
       outputs,
     }));
-    const [parts, best, feed] = take(plan.choices);
-    if (parts !== undefined && best !== undefined && feed !== undefined) {
-      this.#argmax = [parts, best];
-      this.#feed = [parts, feed];
-    }
+    const [parts, best, feed, ...candidates] = take(plan.choices);
+    if (parts === undefined || best === undefined || feed === undefined) return;
+    this.#argmax = [parts, best];
+    this.#feed = [parts, feed];
+    this.#candidates = [parts, ...candidates];
   }
 
   /** Bytes of the device's memory that were taken. */
@@ -199,11 +216,42 @@ export class Executor {
     const { words, shape } = writeStep(records, this.#capacity);
     this.device.check();
     this.device.device.queue.writeBuffer(this.#step, 0, words);
-    const bytes = shape.outputs * this.#vocabulary * 4;
-    return this.#read(bytes, (encoder, to) => {
-      this.#encode(encoder, shape);
+    return this.#readLogits(shape.outputs, (encoder) => this.#encode(encoder, shape));
+  }
+
+  /** The logits of the last step. */
+  lastLogits(outputs: number): Promise<Float32Array> {
+    return this.#readLogits(outputs, () => {});
+  }
+
+  async #readLogits(outputs: number, encode: (encoder: GPUCommandEncoder) => void): Promise<Float32Array> {
+    const bytes = outputs * this.#vocabulary * 4;
+    const read = await this.#read(bytes, (encoder, to) => {
+      encode(encoder);
       this.#memory.copy(encoder, this.#logits, to, bytes);
-    }).then((read) => new Float32Array(read));
+    });
+    return new Float32Array(read);
+  }
+
+  /**
+   * Runs a step; the largest logits of the one row that wants some, at least `least` of them, which is at most 256. All
+   * others are below `bound`. null: more of them are alike than there is room for.
+   */
+  async candidates(records: Uint8Array, least: number): Promise<Candidates | null> {
+    const { words, shape } = writeStep(records, this.#capacity);
+    this.device.check();
+    words[2 * 4 + 2] = Math.min(least, ARGMAX_PARTS);
+    this.device.device.queue.writeBuffer(this.#step, 0, words);
+    const found = await this.#read(FOUND_BYTES, (encoder, to) => {
+      this.#encode(encoder, shape, this.#candidates);
+      encoder.copyBufferToBuffer(this.#found, 0, to, 0, FOUND_BYTES);
+    });
+    const [ids, logits] = [new Uint32Array(found), new Float32Array(found)];
+    const count = ids[1] as number;
+    if (count > CANDIDATES_MOST) return null;
+    const every = (of: Uint32Array | Float32Array, first: number) =>
+      Array.from({ length: count }, (_, i) => of[first + 2 * i] as number);
+    return { ids: every(ids, 2), logits: every(logits, 3), bound: logits[0] as number };
   }
 
   /**
@@ -293,7 +341,7 @@ export class Executor {
   /** Gives the memory back. */
   destroy(): void {
     this.#memory.destroy();
-    for (const buffer of [this.#step, this.#best, this.#parts, this.#uniforms]) buffer.destroy();
+    for (const buffer of [this.#step, this.#best, this.#parts, this.#found, this.#uniforms]) buffer.destroy();
   }
 
   #launches(shape: StepShape): readonly Prepared[] {
@@ -364,7 +412,7 @@ function layOut(
   const few = fused ? fuseCodes(common, fits).map((op) => launchesOf(op, capacity)) : many;
   const head = ops.findLast((op): op is MatmulOp => op.kind === "matmul" && op.outputs);
   const logits = head?.matrices[0]?.out ?? 0;
-  const choices = head === undefined ? [] : argmaxLaunches(logits, vocabulary, capacity);
+  const choices = head === undefined ? [] : choiceLaunches(logits, vocabulary, capacity);
   // A program for many rows has a few of them where only some want logits.
   const used = [
     ...few.flatMap((op) => [...(op.alone ?? []), ...op.few]),
@@ -381,8 +429,16 @@ function layOut(
   return { few, many, choices, launches, windows, logits };
 }
 
-/** The launches that choose from the logits. */
-function argmaxLaunches(logits: number, vocabulary: number, capacity: Capacity): Launch[] {
+/** The launches that choose from the logits: parts, the best of them, the best to go on from; the candidates' two turns. */
+function choiceLaunches(logits: number, vocabulary: number, capacity: Capacity): Launch[] {
+  const candidates = (collect: boolean, bindings: Launch["bindings"]): Launch => ({
+    label: "candidates",
+    shader: "candidates",
+    settings: { PARTS: ARGMAX_PARTS, CAPACITY: CANDIDATES_MOST, COLLECT: collect },
+    params: collect ? uniform(vocabulary) : uniform(),
+    bindings,
+    workgroups: () => [collect ? ARGMAX_PARTS : 1, 1, 1],
+  });
   const launch = (last: boolean, feed: boolean, bindings: Launch["bindings"]): Launch => ({
     label: "argmax",
     shader: "argmax",
@@ -395,6 +451,8 @@ function argmaxLaunches(logits: number, vocabulary: number, capacity: Capacity):
     launch(false, false, { 1: windowOver(range(logits, capacity.outputs * vocabulary * 4)), 2: "parts" }),
     launch(true, false, { 1: "parts", 2: "best" }),
     launch(true, true, { 1: "parts", 2: "best", 3: "step" }),
+    candidates(false, { 1: "parts", 2: "found", 3: "step" }),
+    candidates(true, { 1: windowOver(range(logits, vocabulary * 4)), 2: "found" }),
   ];
 }
 

@@ -33,7 +33,7 @@ export interface Window {
 }
 
 /** The buffers that are no part of the device's planned memory. */
-export type Buffer = "step" | "best" | "parts";
+export type Buffer = "step" | "best" | "parts" | "found";
 
 export interface Launch {
   /** Such as "matmul gate up": what it counts as when it is timed. */

@@ -3,6 +3,7 @@
 import argmax from "./kernels/argmax.wgsl";
 import attention from "./kernels/attention.wgsl";
 import attentionRows from "./kernels/attention-rows.wgsl";
+import candidates from "./kernels/candidates.wgsl";
 import combine from "./kernels/combine.wgsl";
 import conv from "./kernels/conv.wgsl";
 import elementwise from "./kernels/elementwise.wgsl";
@@ -25,7 +26,21 @@ import trig from "./kernels/trig.wgsl";
 import weights from "./kernels/weights.wgsl";
 
 const SHADERS = {
-  ...{ argmax, attention, attentionRows, combine, conv, elementwise, embed, gatedNorm, gemm, gemmF32, gemv, norm },
+  ...{
+    argmax,
+    attention,
+    attentionRows,
+    candidates,
+    combine,
+    conv,
+    elementwise,
+    embed,
+    gatedNorm,
+    gemm,
+    gemmF32,
+    gemv,
+    norm,
+  },
   ...{ quantize, rope, scan, select },
 };
 const PARTS: Readonly<Record<string, string>> = { finish, math, matrices, step, sum, trig, weights };

@@ -3,13 +3,26 @@
 import type { Core } from "./core";
 import { guarded } from "./core";
 
+/** What a choice of the next token depends on. */
+export interface Sampling {
+  /** Tokens that it is among, after the penalty: the likeliest. */
+  readonly count: number;
+  /** At least 1. */
+  readonly repeatPenalty: number;
+  /** Tokens that the penalty is for. */
+  readonly history: readonly number[];
+}
+
 export interface Executor {
   /** The GPU, as its driver calls it. Absent: the core runs its steps by itself. */
   readonly name?: string;
   /** Runs the first `rows` rows. */
   run(rows: number): void | Promise<void>;
-  /** Runs them; the logits of those that want some lie at logits_ptr() then. */
-  logits(rows: number): void | Promise<void>;
+  /**
+   * Runs them; the logits of those that want some lie at logits_ptr() then. sampling: only what it can choose from is
+   * wanted, of one row; whoever saves something by that leaves −∞ for all others.
+   */
+  logits(rows: number, sampling?: Sampling): void | Promise<void>;
   /** From the one row that is there on: `count` tokens, each the likeliest after the one before. Absent: step by step. */
   greedy?(count: number): AsyncGenerator<number, void>;
   /** Gives back what it holds. */

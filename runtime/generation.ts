@@ -3,13 +3,13 @@
 import { ROW_BYTES, ROW_OUTPUT, ROW_POSITION, ROW_SEQUENCE, ROW_TOKEN } from "../assembly/abi";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
-import type { Executor } from "./executor";
+import type { Executor, Sampling } from "./executor";
 import type { Host } from "./host";
 import { throwIfAborted } from "./load";
 import type { Plan } from "./plan";
 import { TextStream } from "./stream";
 
-const DEFAULTS = { temperature: 0.7, repeatPenalty: 1.1 };
+const DEFAULTS = { temperature: 0.7, topK: 40, repeatPenalty: 1.1 };
 /** GPUs lost at one token, after which nobody tries again. */
 const LOSSES_MOST = 3;
 
@@ -130,7 +130,7 @@ async function* generate(
   const started = performance.now();
   throwIfAborted(options.signal);
   const tokens: number[] = [];
-  const reader = new Reader(model, pause);
+  const reader = new Reader(model, pause, samplingOf(options));
   await reader.read(prompt);
   const decodeStarted = performance.now();
 
@@ -181,18 +181,30 @@ function isGreedy({ temperature = DEFAULTS.temperature, repeatPenalty = DEFAULTS
   return temperature === 0 && repeatPenalty === 1;
 }
 
+/** undefined: any token may be chosen. */
+function samplingOf({
+  temperature = DEFAULTS.temperature,
+  topK = DEFAULTS.topK,
+  repeatPenalty = DEFAULTS.repeatPenalty,
+}: GenerateOptions): Omit<Sampling, "history"> | undefined {
+  const count = temperature === 0 ? 1 : topK;
+  return count === 0 ? undefined : { count, repeatPenalty };
+}
+
 /** One sequence on its way: what the cache holds of it, what comes next, and what to do when a GPU is lost. */
 class Reader {
   readonly #model: Generator;
   readonly #pause: () => Promise<void>;
+  readonly #sampling: Omit<Sampling, "history"> | undefined;
   readonly #tokens: number[] = [];
   /** How many of the tokens the cache holds; the logits are of the last of them. */
   #seen = 0;
   #ahead: AsyncGenerator<number, void> | undefined;
 
-  constructor(model: Generator, pause: () => Promise<void>) {
+  constructor(model: Generator, pause: () => Promise<void>, sampling: Omit<Sampling, "history"> | undefined) {
     this.#model = model;
     this.#pause = pause;
+    this.#sampling = sampling;
   }
 
   /** Reads tokens that come next. */
@@ -238,7 +250,8 @@ class Reader {
       const chunk = this.#tokens.slice(this.#seen, this.#seen + plan.rows);
       const isLast = this.#seen + chunk.length === end;
       writeRows(core, chunk, this.#seen, (row) => isLast && row === chunk.length - 1);
-      await (isLast ? executor.logits(chunk.length) : executor.run(chunk.length));
+      const sampling = this.#sampling && { ...this.#sampling, history: this.#tokens };
+      await (isLast ? executor.logits(chunk.length, sampling) : executor.run(chunk.length));
       this.#seen += chunk.length;
       if (isPrompt) await this.#pause();
     }
@@ -286,7 +299,7 @@ function tokenId(token: number): number {
 
 function configureSampler(core: Core, options: GenerateOptions, seed: number): void {
   const temperature = inRange("temperature", options.temperature ?? DEFAULTS.temperature, 0, 100);
-  const topK = wholeNumber("topK", options.topK ?? 40, 2 ** 31);
+  const topK = wholeNumber("topK", options.topK ?? DEFAULTS.topK, 2 ** 31);
   const topP = inRange("topP", options.topP ?? 0.95, 1e-6, 1);
   const minP = inRange("minP", options.minP ?? 0.05, 0, 1);
   const repeatPenalty = inRange("repeatPenalty", options.repeatPenalty ?? DEFAULTS.repeatPenalty, 0.01, 100);

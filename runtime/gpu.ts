@@ -1,11 +1,11 @@
 // A GPU as the one who runs a model's steps: the words for what can go wrong, and the way from the core's plan to the device.
 
 import { OP_BYTES, PLAN_BYTES, PLAN_OUTPUTS, PLAN_ROWS, PLAN_SEQUENCES, ROW_BYTES } from "../assembly/abi";
-import type { Device, Executor as DeviceExecutor, GpuReason } from "../gpu/index";
+import type { Candidates, Device, Executor as DeviceExecutor, GpuReason } from "../gpu/index";
 import { HEADER_VOCABULARY } from "../packs/format";
 import { type Core, guarded } from "./core";
 import { type ErrorCode, SnugError } from "./errors";
-import type { Executor } from "./executor";
+import type { Executor, Sampling } from "./executor";
 import type { Host } from "./host";
 
 const CODES: Readonly<Record<GpuReason, ErrorCode>> = {
@@ -14,6 +14,11 @@ const CODES: Readonly<Record<GpuReason, ErrorCode>> = {
   memory: "memory",
   lost: "lost",
 };
+
+/** More than so many likeliest tokens are not looked for on the GPU: all logits come back instead. */
+const CANDIDATES_MOST = 128;
+/** Beyond those that are wanted, for what the penalty does to some of them. */
+const CANDIDATES_MORE = 64;
 
 /** A device, and the promise that it computes rightly: that is found out while weights are on their way. */
 export interface OpenedDevice {
@@ -91,9 +96,22 @@ export class GpuExecutor implements Executor {
     named(() => this.#executor.run(this.#rows(rows)));
   }
 
-  async logits(rows: number): Promise<void> {
-    const logits = await named(() => this.#executor.logits(this.#rows(rows)));
-    this.#core.floats(this.#core.exports.logits_ptr(), logits.length).set(logits);
+  async logits(rows: number, sampling?: Sampling): Promise<void> {
+    const few = sampling !== undefined && sampling.count <= CANDIDATES_MOST && sampling.repeatPenalty >= 1;
+    const logits = await named(async () => {
+      if (!few) return this.#executor.logits(this.#rows(rows));
+      const candidates = await this.#executor.candidates(this.#rows(rows), sampling.count + CANDIDATES_MORE);
+      if (candidates !== null && suffice(candidates, sampling)) return candidates;
+      return this.#executor.lastLogits(1);
+    });
+    const { exports } = this.#core;
+    if (logits instanceof Float32Array) {
+      this.#core.floats(exports.logits_ptr(), logits.length).set(logits);
+      return;
+    }
+    const all = this.#core.floats(exports.logits_ptr(), exports.pack_field(HEADER_VOCABULARY) >>> 0);
+    all.fill(Number.NEGATIVE_INFINITY);
+    for (const [i, id] of logits.ids.entries()) all[id] = logits.logits[i] as number;
   }
 
   async *greedy(count: number): AsyncGenerator<number, void> {
@@ -129,6 +147,18 @@ export class GpuExecutor implements Executor {
     guarded(() => this.#core.check(exports.step_begin(rows)));
     return this.#core.bytes(exports.rows_ptr(), rows * ROW_BYTES);
   }
+}
+
+/** Do they hold all that can be chosen? The penalty only lowers logits, and those that are not among them are below `bound`. */
+function suffice({ ids, logits, bound }: Candidates, { count, repeatPenalty, history }: Sampling): boolean {
+  const penalized = new Set(repeatPenalty === 1 ? [] : history);
+  const lowered = ids.map((id, i) => {
+    const logit = logits[i] as number;
+    if (!penalized.has(id)) return logit;
+    return logit > 0 ? logit / repeatPenalty : logit * repeatPenalty;
+  });
+  const least = lowered.toSorted((a, b) => b - a)[count - 1];
+  return least !== undefined && least >= bound;
 }
 
 /** Runs what may fail on a device; its errors become SnugErrors. */

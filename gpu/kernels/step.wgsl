@@ -1,6 +1,6 @@
 // The rows of a step, as gpu/step.ts writes them.
 // step[0]: rows, outputs, runs, sequences; step[1]: where the lists begin: rows, runs, sequences, tiles;
-// step[2]: where the list of outputs begins; how many tokens argmax.wgsl has fed.
+// step[2]: where the list of outputs begins; how many tokens argmax.wgsl has fed; what candidates.wgsl is to find.
 // A row: token, position, sequence, wants logits. A run: sequence, first row, rows, position of the first.
 // A sequence, an output: its number, and the row's, in .x. A tile: first row, rows, sequence, position of the first.
 fn step_rows() -> u32 { return step[0].x; }
