@@ -27,8 +27,8 @@ const SCAN_LANES = 16;
 const ATTENTION_POSITIONS = 128;
 const CACHE_BLOCK = 32;
 const CACHE_LANES = 8;
-/** Queries of a tile lie in workgroup memory, of which there are at least 16 KB. */
-const QUERY_FLOATS = 2048;
+/** Dims of a head that attention-rows.wgsl takes in tiles of TILE_ROWS rows; in half of that, twice as many. */
+const TILE_DIMS = 128;
 
 export function launchesOf(op: Op, capacity: Capacity): Launches {
   if (op.kind === "matmul") return { ...matmulLaunches(op, capacity), outputs: op.outputs };
@@ -272,7 +272,8 @@ function attentionLaunches(op: AttentionOp, capacity: Capacity): Omit<Launches, 
   const splits = (step: StepShape) => Math.min(DEVICE_SPLITS, Math.ceil((step.position + 1) / ATTENTION_POSITIONS));
   const whenSplit = (step: StepShape, z: number): [number, number, number] =>
     splits(step) > 1 ? [op.heads, step.rows, z] : [0, 0, 0];
-  const tile = TILE_ROWS * dims <= QUERY_FLOATS ? TILE_ROWS : TILE_ROWS / 2;
+  const widest = Math.max(dims, filled(valueDims));
+  const tile = widest <= TILE_DIMS ? TILE_ROWS : TILE_ROWS / 2;
   const own = {
     ...(dims > 0 && { 6: windowOver(range(op.k, capacity.rows * op.kvHeads * dims * 4)) }),
     7: windowOver(range(op.v, capacity.rows * op.kvHeads * valueDims * 4)),
@@ -304,19 +305,16 @@ function attentionLaunches(op: AttentionOp, capacity: Capacity): Omit<Launches, 
       },
     ];
   };
+  const rows: Launch = {
+    ...{ ...shared, label: "attention", shader: "attentionRows", settings: { ...settings, TILE: tile } },
+    bindings: { ...shared.bindings, 5: out },
+    workgroups: (step) => [op.heads, step.tiles, TILE_ROWS / tile],
+  };
+  const [unsplit] = few(false) as [Launch];
+  const rowByRow: Launch["workgroups"] = (step) => [op.heads, step.rows, 1];
   return {
     few: [store, ...few(false)],
     alone: few(true),
-    many: [
-      store,
-      {
-        ...shared,
-        label: "attention",
-        shader: "attentionRows",
-        settings: { ...settings, TILE: tile },
-        bindings: { ...shared.bindings, 5: out },
-        workgroups: (step) => [op.heads, step.tiles, tile < TILE_ROWS ? 2 : 1],
-      },
-    ],
+    many: [store, widest > 2 * TILE_DIMS ? { ...unsplit, workgroups: rowByRow } : rows],
   };
 }

@@ -1,6 +1,7 @@
 // OP_ATTENTION for many rows, once keys and values are in the cache: a workgroup does a head and a tile of up to TILE
-// neighbouring rows of a sequence, over 32 positions at a time.
-// Consts: DIMS, VALUE_DIMS of a head; TILE: 16, or 8 where queries are long: then two workgroups do a tile of 16.
+// neighbouring rows of a sequence, over POSITIONS positions at a time. A thread works on 4 × 4 numbers at once.
+// Consts: DIMS, VALUE_DIMS of a head; KEYS: DIMS is not 0; TILE: 16, or 8 where heads are wide: then two workgroups do a
+// tile of 16.
 struct Params {
   heads: u32,
   kv_heads: u32,
@@ -10,28 +11,40 @@ struct Params {
   value_channels: u32,
   positions: u32,
   scale: f32,
+  angles: u32,
+  angle_floats: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> step: array<vec4<u32>>;
 //#if KEYS
 @group(0) @binding(2) var<storage, read_write> q: array<f32>;
-@group(0) @binding(3) var<storage, read_write> k_cache: array<f32>;
+@group(0) @binding(3) var<storage, read_write> k_cache: array<vec4<f32>>;
 //#endif
-@group(0) @binding(4) var<storage, read_write> v_cache: array<f32>;
+@group(0) @binding(4) var<storage, read_write> v_cache: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 //#include step
 //#include math
-const FILLED = (VALUE_DIMS + 7u) / 8u * 8u;
-const TURNS = TILE / 8u; // rows whose scores a thread does
-const SHARE = 256u / TILE; // threads that a row of the output has
-const OWN = (VALUE_DIMS + SHARE - 1u) / SHARE; // its dims for each of them
-var<workgroup> query: array<f32, max(TILE * DIMS, 1u)>;
-var<workgroup> scores: array<array<f32, 32>, TILE>;
+const THREADS = 128u;
+const POSITIONS = 64u;
+const ROW_QUADS = TILE / 4u;
+// Scores: a thread does 4 positions of 4 rows, over a slice of the dims.
+const SLICES = THREADS / (POSITIONS / 4u * ROW_QUADS);
+const SLICE_DIMS = (DIMS + SLICES - 1u) / SLICES;
+// Powers: a thread does a part of a row's positions.
+const PARTS = THREADS / TILE;
+const PART = POSITIONS / PARTS;
+// Values: a thread does 4 dims of 4 rows, over a share of the positions.
+const QUADS = (VALUE_DIMS + 7u) / 8u * 2u;
+const SHARES = THREADS / (QUADS * ROW_QUADS);
+var<workgroup> query: array<vec4<f32>, max(DIMS * ROW_QUADS, 1u)>; // [dim][rows]
+var<workgroup> scores: array<vec4<f32>, POSITIONS * ROW_QUADS>; // [position][rows]
+var<workgroup> part_most: array<f32, THREADS>;
+var<workgroup> part_sum: array<f32, THREADS>;
 var<workgroup> most: array<f32, TILE>;
 var<workgroup> total: array<f32, TILE>;
 var<workgroup> correction: array<f32, TILE>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l: u32) {
   let head = id.x;
   var tile = step_tile(id.y); // first row, rows, sequence, position
@@ -42,74 +55,115 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   let kv_head = head / (params.heads / params.kv_heads);
   let cache = (tile.z * params.kv_heads + kv_head) * params.positions;
 //#if KEYS
-  for (var i = l; i < TILE * DIMS; i += 256u) {
+  for (var i = l; i < TILE * DIMS; i += THREADS) {
     let d = i % DIMS;
-    let t = tile.x + min(i / DIMS, tile.y - 1u);
-    query[i] = q[((t * params.units + d / params.channels) * params.heads + head) * params.channels + d % params.channels];
+    let row = i / DIMS;
+    let t = tile.x + min(row, tile.y - 1u);
+    query[d * ROW_QUADS + row / 4u][row % 4u] =
+      q[((t * params.units + d / params.channels) * params.heads + head) * params.channels + d % params.channels];
   }
 //#endif
   if (l < TILE) {
     most[l] = -3.0e38;
     total[l] = 0.0;
   }
-  let dims = params.units * params.channels;
-  var value = array<f32, OWN>();
-  let r = l / SHARE; // this thread's row of the output; its dims are l % SHARE, and every SHARE-th on
+  let row_quad = l % (POSITIONS / 4u * ROW_QUADS) / (POSITIONS / 4u);
+  let position_quad = l % (POSITIONS / 4u);
+  let slice = l / (POSITIONS / 4u * ROW_QUADS);
+  let own_row = l % TILE;
+  let part = l / TILE;
+  let value_quad = l % QUADS;
+  let value_rows = l / QUADS % ROW_QUADS;
+  let share = l / (QUADS * ROW_QUADS);
+  var value = array<vec4<f32>, 4>();
   let end = tile.w + tile.y;
-  for (var start = 0u; start < end; start += 32u) {
+  for (var start = 0u; start < end; start += POSITIONS) {
+    var score = array<vec4<f32>, 4>(); // of a row, 4 positions
     workgroupBarrier();
-    let position = start + l % 32u;
-    var score = array<f32, TURNS>();
 //#if KEYS
-    if (position < end) {
-      let base = (cache + position / 8u * 8u) * DIMS + position % 8u;
-      for (var d = 0u; d < dims; d++) {
-        let key = k_cache[base + d * 8u];
-        for (var i = 0u; i < TURNS; i++) { score[i] += query[(l / 32u + i * 8u) * DIMS + d] * key; }
+    let position = start + position_quad * 4u;
+    let key = (cache + position / 8u * 8u) / 4u * DIMS + position % 8u / 4u;
+    for (var i = 0u; i < SLICE_DIMS; i++) {
+      let d = slice * SLICE_DIMS + i;
+      if (d < DIMS) {
+        let keys = k_cache[key + d * 2u];
+        let queries = query[d * ROW_QUADS + row_quad];
+        score[0] += queries.x * keys;
+        score[1] += queries.y * keys;
+        score[2] += queries.z * keys;
+        score[3] += queries.w * keys;
       }
     }
 //#endif
-    for (var i = 0u; i < TURNS; i++) {
-      let row = l / 32u + i * 8u;
-      scores[row][l % 32u] = select(-3.0e38, score[i] * params.scale, position <= tile.w + row);
+    for (var s = 0u; s < SLICES; s++) {
+      if (slice == s) {
+        for (var c = 0u; c < 4u; c++) {
+          let at = (position_quad * 4u + c) * ROW_QUADS + row_quad;
+          let own = vec4<f32>(score[0][c], score[1][c], score[2][c], score[3][c]);
+          if (s == 0u) { scores[at] = own; } else { scores[at] += own; }
+        }
+      }
+      workgroupBarrier();
+    }
+    // Rows see the positions up to their own.
+    let seen = tile.w + own_row;
+    var larger = -3.0e38;
+    for (var i = 0u; i < PART; i++) {
+      let p = part * PART + i;
+      if (start + p <= seen) { larger = max(larger, scores[p * ROW_QUADS + own_row / 4u][own_row % 4u] * params.scale); }
+    }
+    part_most[l] = larger;
+    workgroupBarrier();
+    larger = most[own_row];
+    for (var i = 0u; i < PARTS; i++) { larger = max(larger, part_most[i * TILE + own_row]); }
+    var sum = 0.0;
+    for (var i = 0u; i < PART; i++) {
+      let p = part * PART + i;
+      var own = 0.0;
+      if (start + p <= seen) { own = power(scores[p * ROW_QUADS + own_row / 4u][own_row % 4u] * params.scale - larger); }
+      scores[p * ROW_QUADS + own_row / 4u][own_row % 4u] = own;
+      sum += own;
+    }
+    part_sum[l] = sum;
+    workgroupBarrier();
+    if (part == 0u) {
+      correction[own_row] = power(most[own_row] - larger);
+      most[own_row] = larger;
+      var all = total[own_row] * correction[own_row];
+      for (var i = 0u; i < PARTS; i++) { all += part_sum[i * TILE + own_row]; }
+      total[own_row] = all;
     }
     workgroupBarrier();
-    if (l < TILE) {
-      var larger = most[l];
-      for (var p = 0u; p < 32u; p++) { larger = max(larger, scores[l][p]); }
-      correction[l] = power(most[l] - larger);
-      most[l] = larger;
-    }
-    workgroupBarrier();
-    for (var i = 0u; i < TURNS; i++) {
-      let row = l / 32u + i * 8u;
-      let own = select(0.0, power(scores[row][l % 32u] - most[row]), position <= tile.w + row);
-      scores[row][l % 32u] = own;
-    }
-    workgroupBarrier();
-    if (l < TILE) {
-      var sum = total[l] * correction[l];
-      for (var p = 0u; p < 32u; p++) { sum += scores[l][p]; }
-      total[l] = sum;
-    }
-    let count = min(32u, end - start);
-    for (var i = 0u; i < OWN; i++) {
-      let d = l % SHARE + i * SHARE;
-      if (d < VALUE_DIMS) {
-        var sum = value[i] * correction[r];
-        let base = (cache + start) * FILLED + d / 8u * 256u + d % 8u;
-        for (var p = 0u; p < count; p++) { sum += scores[r][p] * v_cache[base + p * 8u]; }
-        value[i] = sum;
+    if (share < SHARES) {
+      for (var r = 0u; r < 4u; r++) { value[r] *= correction[value_rows * 4u + r]; }
+      let base = (cache + start) * QUADS + value_quad / 2u * 64u + value_quad % 2u;
+      let count = min(POSITIONS, end - start);
+      for (var p = share; p < count; p += SHARES) {
+        let own = v_cache[base + p / 32u * 32u * QUADS + p % 32u * 2u];
+        let powers = scores[p * ROW_QUADS + value_rows];
+        value[0] += powers.x * own;
+        value[1] += powers.y * own;
+        value[2] += powers.z * own;
+        value[3] += powers.w * own;
       }
     }
   }
-  workgroupBarrier();
-  if (r >= tile.y) { return; }
-  for (var i = 0u; i < OWN; i++) {
-    let d = l % SHARE + i * SHARE;
-    if (d < VALUE_DIMS) {
-      let unit = (tile.x + r) * params.value_units + d / params.value_channels;
-      out[(unit * params.heads + head) * params.value_channels + d % params.value_channels] = value[i] / total[r];
+  // Shares are put together, a row of each quad after the other.
+  for (var r = 0u; r < 4u; r++) {
+    workgroupBarrier();
+    scores[l] = value[r];
+    workgroupBarrier();
+    let row = value_rows * 4u + r;
+    if (share == 0u && row < tile.y) {
+      var sum = vec4<f32>();
+      for (var i = 0u; i < SHARES; i++) { sum += scores[i * QUADS * ROW_QUADS + l]; }
+      for (var c = 0u; c < 4u; c++) {
+        let d = value_quad * 4u + c;
+        if (d < VALUE_DIMS) {
+          let unit = (tile.x + row) * params.value_units + d / params.value_channels;
+          out[(unit * params.heads + head) * params.value_channels + d % params.value_channels] = sum[c] / total[row];
+        }
+      }
     }
   }
 }
