@@ -32,7 +32,7 @@ export {
   rows_ptr,
 } from "./plan";
 export { program_length, program_ptr } from "./program";
-export { logits_best, logits_choose, logits_score } from "./sample";
+export { logits_best, logits_choose, logits_choose_among, logits_score } from "./sample";
 export { sampler_configure as logits_configure } from "./sampler";
 export { self_test } from "./self-test";
 export { status_detail_ptr } from "./status";

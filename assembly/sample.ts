@@ -21,6 +21,16 @@ export function logits_choose(output: u32, historyLength: u32): i32 {
   );
 }
 
+/**
+ * As logits_choose(), among a few: `count` logits lie where row 0 begins, and what comes back is the place of one of them.
+ * The history at history_ptr() is of places too.
+ */
+export function logits_choose_among(count: u32, historyLength: u32): i32 {
+  if (count == 0 || count > pack_field(HEADER_VOCABULARY)) return fail(STATUS_ARGUMENT, 0, count);
+  if (historyLength > shape_context()) return fail(STATUS_ARGUMENT, 1, historyLength);
+  return sampler_choose(row(0), count, history_ptr(), historyLength, sampler_scratch_ptr());
+}
+
 /** ln of the probability of a token in row `output` of the logits; NaN for a token or row that is not there. */
 export function logits_score(output: u32, token: u32): f64 {
   const vocabulary = pack_field(HEADER_VOCABULARY);

@@ -1,13 +1,19 @@
 // snug bench: how fast a pack is on this machine, or a model of any shape, beside what the machine can do at most.
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { writeSyntheticPack } from "../packs/index";
-import type { Ceilings, Pack } from "../runtime/index";
-import { type Cut, type Measured, measure, median, type OpShare, type Test } from "./bench-measure";
+import { syntheticSource, writeSyntheticPack } from "../packs/index";
+import type { Ceilings, Pack, Plan, Source } from "../runtime/index";
+import {
+  type Cut,
+  type KernelShare,
+  type Measured,
+  measure,
+  median,
+  type OpShare,
+  type Shares,
+  type Test,
+} from "./bench-measure";
 import { readShape } from "./bench-shape";
-import { ENGINE_OPTIONS, planFacts, withPack } from "./budget";
+import { ENGINE_OPTIONS, planFacts, settleDevice, withPack } from "./budget";
 import { checkOutput } from "./files";
 import { type Command, choice, count, flag, given, list, number, text, usage, type Values } from "./options";
 import { digits, type Look, lookOf, megabytes, percent, plain, printJson, table } from "./output";
@@ -27,8 +33,12 @@ const OPTIONS = {
   "context-at": list(count("N", 0, "make the tokens behind N positions, once for each N (0)")),
   pruning: list(number("RATE", 0, 1, "measure these cuts in turn, all in memory at once (0)")),
   ...ENGINE_OPTIONS,
+  device: choice(
+    ["cpu", "gpu", "auto", "both"] as const,
+    "what runs it; auto: the faster one; both: each cut on each, in turn (cpu)",
+  ),
   repetitions: count("N", 1, "how often everything is measured (5)", 1000),
-  ops: flag("show what takes the time, op by op, of the first cut"),
+  ops: flag("show what takes the time, op by op, of the first cut on each device"),
   json: flag("print all figures as one JSON object"),
 };
 type BenchValues = Values<typeof OPTIONS>;
@@ -42,13 +52,14 @@ Reads a prompt of random tokens (pp) and makes tokens one by one (tg), in turn,
 and shows the medians. The time is that of the core's steps with the choice of
 the likeliest token; there is no tokenizer, no text and no drawing of tokens in
 it. The ceilings are what the same threads reach that only read the model's
-memory, and only multiply 8-bit numbers.
+memory, and only multiply 8-bit numbers; those of a GPU are not measured.
 
-SHAPE is qwen2.5-0.5b, qwen2.5-1.5b, llama-3.2-1b or mamba2-1.3b, with other
-numbers after a colon if wanted, or the path of a config.json. Its pack is made
-in seconds, and removed in the end.
+SHAPE is qwen2.5-0.5b, qwen2.5-1.5b, llama-3.2-1b, llama-3.1-8b or mamba2-1.3b,
+with other numbers after a colon if wanted, or the path of a config.json. Its
+weights are made while they are read, and take no disk without --keep.
 
   snug bench tale.snug --pruning 0,0.15,0.25,0.35
+  snug bench tale.snug --device both --ops
   snug bench --shape llama-3.2-1b --vocabulary 128256 --threads 2 --ops
   snug bench --shape llama-3.2-1b:num_hidden_layers=4,hidden_size=512`,
   options: OPTIONS,
@@ -57,21 +68,23 @@ in seconds, and removed in the end.
     await checkOptions(values, file);
     const progress = new Progress({ lines: false });
     try {
-      await withTarget(values, file, positionsOf(tests), (path, shape) => {
-        const work = async (pack: Pack) => {
-          const measured = await measure(pack, plansOf(pack, values, tests), {
-            tests,
-            repetitions: values.repetitions ?? DEFAULTS.repetitions,
-            ops: values.ops ?? false,
-            signal,
-            onProgress: (stage, done) => progress.update(stage, done),
-          });
-          progress.end();
-          if (values.json) printJson(factsOf(pack, shape, tests, measured));
-          else process.stdout.write(`${describe(pack, tests, measured).join("\n")}\n`);
-        };
-        return withPack(path, work, values);
-      });
+      if (file === undefined) progress.update("making the pack", 0);
+      const [source, shape] = await findTarget(values, file, positionsOf(tests));
+      const work = async (pack: Pack) => {
+        progress.end();
+        const plans = await plansOf(pack, values, tests, signal);
+        const measured = await measure(pack, plans, {
+          tests,
+          repetitions: values.repetitions ?? DEFAULTS.repetitions,
+          ops: values.ops ?? false,
+          signal,
+          onProgress: (stage, done) => progress.update(stage, done),
+        });
+        progress.end();
+        if (values.json) printJson(factsOf(pack, shape, tests, measured));
+        else process.stdout.write(`${describe(pack, tests, measured, values).join("\n")}\n`);
+      };
+      await withPack(source, work, values);
     } finally {
       progress.end();
     }
@@ -100,34 +113,40 @@ function positionsOf(tests: readonly Test[]): number {
   return Math.max(...tests.map(({ tokens, position }) => tokens + position));
 }
 
-function plansOf(pack: Pack, { pruning = [0], threads, activations }: BenchValues, tests: readonly Test[]) {
+/** Every cut on every device. */
+async function plansOf(
+  pack: Pack,
+  { pruning = [0], device: wanted, threads, activations }: BenchValues,
+  tests: readonly Test[],
+  signal: AbortSignal,
+): Promise<Plan[]> {
   const context = positionsOf(tests);
   const { maximumContext } = pack.shape;
   if (context > maximumContext)
     throw usage(`this model has at most ${maximumContext} positions, and this takes ${context}`);
-  return pruning.map((rate) => pack.plan({ context, pruning: rate, ...given({ threads, activations }) }));
+  const options = { context, ...given({ threads, activations }) };
+  const devices =
+    wanted === "both"
+      ? (["cpu", "gpu"] as const)
+      : [await settleDevice(pack, wanted, { ...options, pruning: pruning[0] as number }, signal)];
+  return pruning.flatMap((rate) => devices.map((device) => pack.plan({ ...options, pruning: rate, device })));
 }
 
-/** The pack that was given, or one of the shape, which is gone afterwards unless it is to be kept. */
-async function withTarget(
+/** The pack that was given, or one of the shape and its name. */
+async function findTarget(
   values: BenchValues,
   file: string | undefined,
   positions: number,
-  work: (path: string, shape: string | null) => Promise<void>,
-): Promise<void> {
-  if (file !== undefined) return work(file, null);
+): Promise<[source: string | Source, shape: string | null]> {
+  if (file !== undefined) return [file, null];
   const { shape: name = DEFAULTS.shape, vocabulary, weights, group, keep } = values;
   const shape = await readShape(name);
   const context = Math.max(positions, Number(shape.max_position_embeddings ?? 0));
-  const folder = keep === undefined ? await mkdtemp(join(tmpdir(), "snug-bench-")) : undefined;
-  const path = folder === undefined ? (keep as string) : join(folder, "synthetic.snug");
-  try {
-    const wanted = { ...shape, max_position_embeddings: context, ...given({ vocab_size: vocabulary }) };
-    await writeSyntheticPack(path, wanted, { name, ...given({ weights, group }) });
-    await work(path, name);
-  } finally {
-    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
-  }
+  const wanted = { ...shape, max_position_embeddings: context, ...given({ vocab_size: vocabulary }) };
+  const options = { name, ...given({ weights, group }) };
+  if (keep === undefined) return [await syntheticSource(wanted, options), name];
+  await writeSyntheticPack(keep, wanted, options);
+  return [keep, name];
 }
 
 // What came out
@@ -135,6 +154,7 @@ async function withTarget(
 interface Result {
   readonly kind: Test["kind"];
   readonly name: string;
+  readonly device: "cpu" | "gpu";
   readonly pruningRate: number;
   /** Tokens a second: the median of the repetitions, and all of them. */
   readonly tokensPerSecond: number;
@@ -144,16 +164,21 @@ interface Result {
   /** Of weights, a second. */
   readonly weightBytesPerSecond: number;
   readonly productsPerSecond: number;
-  /** How much faster it is than the first cut; and how much less it reads (decode) or multiplies (prefill). */
+  /**
+   * How much faster it is than the device's first cut; and how much less it reads (decode) or multiplies (prefill).
+   */
   readonly gain: number;
   readonly promisedGain: number;
+  /** How much faster it is than the same cut on the CPU; null where that is not measured. */
+  readonly overCpu: number | null;
 }
 
 /** Test by test, each at every cut. */
 function resultsOf(tests: readonly Test[], { cuts }: Measured): Result[] {
-  const first = cuts[0] as Cut;
   return tests.flatMap((test, i) =>
     cuts.map((cut) => {
+      const first = cuts.find(({ gpu }) => gpu === cut.gpu) as Cut;
+      const onCpu = cuts.find(({ gpu, plan }) => gpu === null && plan.options.pruning === cut.plan.options.pruning);
       const { kind, tokens, position } = test;
       const seconds = median(cut.seconds[i] as number[]);
       const { rows } = cut.plan;
@@ -163,15 +188,17 @@ function resultsOf(tests: readonly Test[], { cuts }: Measured): Result[] {
       return {
         kind,
         name,
+        device: cut.plan.options.device ?? "cpu",
         pruningRate: cut.plan.pruningRate,
         tokensPerSecond: tokens / seconds,
         repetitions: (cut.seconds[i] as number[]).map((one) => tokens / one),
-        expected: kind === "decode" && position === 0 ? median(cut.expected) : null,
+        expected: cut.expected.length > 0 && kind === "decode" && position === 0 ? median(cut.expected) : null,
         weightBytesPerSecond: (cut.weightBytes * steps) / seconds,
         productsPerSecond: (cut.products.row * tokens + cut.products.output * outputs) / seconds,
         gain: median(first.seconds[i] as number[]) / seconds,
         promisedGain:
           kind === "decode" ? bytesAt(first, test) / bytesAt(cut, test) : first.products.row / cut.products.row,
+        overCpu: onCpu === undefined ? null : median(onCpu.seconds[i] as number[]) / seconds,
       };
     }),
   );
@@ -183,8 +210,8 @@ function bytesAt({ weightBytes, kvBytes, plan }: Cut, { tokens, position }: Test
 }
 
 function factsOf(pack: Pack, shape: string | null, tests: readonly Test[], measured: Measured) {
-  const { cuts, ceilings, undisturbed, ops } = measured;
-  const plan = (cuts[0] as Cut).plan;
+  const { cuts, ceilings, undisturbed, ops, gpuOps } = measured;
+  const { gpu, threads } = devicesOf(measured);
   return {
     name: pack.info.name,
     shape,
@@ -193,7 +220,8 @@ function factsOf(pack: Pack, shape: string | null, tests: readonly Test[], measu
     node: process.versions.node,
     simd: pack.build.simd,
     turbo: pack.build.turbo,
-    threads: plan.threads,
+    threads,
+    gpu,
     ceilings,
     undisturbed,
     cuts: cuts.map(({ plan: own, weightBytes, products }) => {
@@ -202,52 +230,73 @@ function factsOf(pack: Pack, shape: string | null, tests: readonly Test[], measu
     }),
     results: resultsOf(tests, measured),
     ops,
+    gpuOps,
   };
 }
 
-function describe(pack: Pack, tests: readonly Test[], measured: Measured): string[] {
+/** The GPU, and how many threads of the CPU; null for a device that runs nothing. */
+function devicesOf({ cuts }: Measured): { gpu: string | null; threads: number | null } {
+  const onCpu = cuts.find(({ gpu }) => gpu === null);
+  return { gpu: cuts.find(({ gpu }) => gpu !== null)?.gpu ?? null, threads: onCpu?.plan.threads ?? null };
+}
+
+function describe(pack: Pack, tests: readonly Test[], measured: Measured, values: BenchValues): string[] {
   const look = lookOf(process.stdout);
-  const { plan } = measured.cuts[0] as Cut;
+  const { gpu, threads } = devicesOf(measured);
   const { simd, turbo } = pack.build;
+  const vectors = `${simd === "relaxed" ? "relaxed SIMD" : simd}${turbo ? ", turbo" : ""}`;
   const facts = [
     `${pack.shape.family} in ${pack.shape.weights}, ${megabytes(pack.size)}`,
-    `${plan.threads} thread${plan.threads === 1 ? "" : "s"}, ${simd === "relaxed" ? "relaxed SIMD" : simd}${turbo ? ", turbo" : ""}`,
+    ...(threads === null ? [] : [`${threads} thread${threads === 1 ? "" : "s"}, ${vectors}`]),
     `Node ${process.versions.node}`,
   ];
   const { dot } = look.glyphs;
   return [
     `${look.bold(plain(pack.info.name))} ${look.dim(`${dot} ${facts.join(` ${dot} `)}`)}`,
+    ...(gpu === null ? [] : [look.dim(`  GPU: ${plain(gpu)}`)]),
     "",
     ...describeResults(tests, measured, look),
-    ...(measured.ops ? describeOps(measured.ops, measured.ceilings, look) : []),
+    ...(measured.ops && measured.ceilings ? describeOps(measured.ops, measured.ceilings, look) : []),
+    ...(measured.gpuOps ? describeGpuOps(measured.gpuOps, look) : []),
+    ...(values.ops && gpu !== null && !measured.gpuOps ? ["", "  This GPU has no timestamps to time ops with."] : []),
   ];
 }
 
 function describeResults(tests: readonly Test[], measured: Measured, look: Look): string[] {
   const { ceilings, cuts, undisturbed } = measured;
   const results = resultsOf(tests, measured);
-  const isSweep = cuts.length > 1;
-  const isExpected = results.some(({ expected }) => expected !== null);
-  const columns = ["", "pruned", "tok/s", "least and most"];
+  const { gpu, threads } = devicesOf(measured);
+  const isBoth = gpu !== null && threads !== null;
+  const isSweep = new Set(cuts.map(({ plan }) => plan.options.pruning)).size > 1;
+  const isExpected = !isBoth && results.some(({ expected }) => expected !== null);
+  const columns = ["", ...(gpu === null ? [] : ["on"]), "pruned", "tok/s", "least and most"];
   if (isExpected) columns.push("plan said");
   if (isSweep) columns.push("gain");
+  if (isBoth) columns.push("over CPU");
   const rows = results.map((result) => [
     result.name,
+    ...(gpu === null ? [] : [result.device.toUpperCase()]),
     percent(result.pruningRate),
     digits(result.tokensPerSecond),
     `${digits(Math.min(...result.repetitions))}${look.glyphs.to}${digits(Math.max(...result.repetitions))}`,
     ...(isExpected ? [result.expected === null ? "" : digits(result.expected)] : []),
     ...(isSweep ? [`${result.gain.toFixed(2)} of ${result.promisedGain.toFixed(2)}`] : []),
-    ...(result.kind === "decode" ? ofCeiling(result.weightBytesPerSecond, ceilings.readBytes) : ["", ""]),
-    ...ofCeiling(result.productsPerSecond, ceilings.products),
+    ...(isBoth ? [result.device === "cpu" || result.overCpu === null ? "" : result.overCpu.toFixed(2)] : []),
+    ...ofCeiling(result.kind === "decode" ? result.weightBytesPerSecond : null, ceilingOf(result, ceilings?.readBytes)),
+    ...ofCeiling(result.productsPerSecond, ceilingOf(result, ceilings?.products)),
   ]);
-  const [read, multiplied] = [ceilings.readBytes, ceilings.products].map((rate) => (rate / 1e9).toFixed(1));
-  const last = ["ceiling", ...columns.slice(1).fill(""), read as string, "", multiplied as string];
-  const [head = "", ...lines] = table([[...columns, "GB/s", "", "GMAC/s", ""], ...rows, last]);
+  const top = (rate: number) => [(rate / 1e9).toFixed(1), ""];
+  const last = ceilings && [
+    "ceiling",
+    ...columns.slice(1).fill(""),
+    ...top(ceilings.readBytes),
+    ...top(ceilings.products),
+  ];
+  const [head = "", ...lines] = table([[...columns, "GB/s", "", "GMAC/s", ""], ...rows, ...(last ? [last] : [])]);
   return [
     look.dim(head),
-    ...lines.slice(0, -1),
-    look.dim(lines.at(-1) as string),
+    ...lines.slice(0, rows.length),
+    ...lines.slice(rows.length).map((line) => look.dim(line)),
     ...(undisturbed < UNDISTURBED_LEAST
       ? ["", `  Its threads ran only ${percent(undisturbed)} of the time: measure again when the machine is quiet.`]
       : []),
@@ -255,31 +304,46 @@ function describeResults(tests: readonly Test[], measured: Measured, look: Look)
 }
 
 /** What ops of one kind take of a token made, and of a chunk of a prompt. */
-function describeOps({ decode, prefill }: NonNullable<Measured["ops"]>, ceilings: Ceilings, look: Look): string[] {
-  const lines = (
-    title: string,
-    shares: readonly OpShare[],
-    rate: (share: OpShare) => [number, number],
-    unit: string,
-  ) => {
-    const [head = "", ...rows] = table([
-      [title, "count", "ms", "share", unit, ""],
-      ...shares.map((share) => [
-        `${share.op} ${share.matrix}`.trim(),
-        String(share.count),
-        (share.seconds * 1000).toFixed(3),
-        percent(share.share),
-        ...(share.matrix === "" ? [] : ofCeiling(...rate(share))),
-      ]),
-    ]);
-    return ["", look.dim(head), ...rows];
-  };
-  const read = ({ weightBytes, seconds }: OpShare): [number, number] => [weightBytes / seconds, ceilings.readBytes];
-  const multiply = ({ products, seconds }: OpShare): [number, number] => [products / seconds, ceilings.products];
-  return [...lines("a token made", decode, read, "GB/s"), ...lines("a chunk of a prompt", prefill, multiply, "GMAC/s")];
+function describeOps({ decode, prefill }: Shares<OpShare>, ceilings: Ceilings, look: Look): string[] {
+  const read = ({ weightBytes, seconds }: OpShare) => ofCeiling(weightBytes / seconds, ceilings.readBytes);
+  const multiply = ({ products, seconds }: OpShare) => ofCeiling(products / seconds, ceilings.products);
+  const lines = (title: string, shares: readonly OpShare[], unit: string, rate: (share: OpShare) => [string, string]) =>
+    drawShares(title, shares, look, [unit, ""], (share) => (share.matrix === "" ? [] : rate(share)));
+  return [...lines("a token made", decode, "GB/s", read), ...lines("a chunk of a prompt", prefill, "GMAC/s", multiply)];
 }
 
-/** A rate in thousands of millions, and its share of the ceiling. */
-function ofCeiling(rate: number, ceiling: number): [string, string] {
-  return [(rate / 1e9).toFixed(1), `${Math.round((100 * rate) / ceiling)} %`];
+function describeGpuOps({ decode, prefill }: Shares<KernelShare>, look: Look): string[] {
+  return [...drawShares("a token made, GPU", decode, look), ...drawShares("a chunk of a prompt, GPU", prefill, look)];
+}
+
+/** A table of shares; `more`: further cells of a row, below these heads. */
+function drawShares<T extends KernelShare & { readonly matrix?: string }>(
+  title: string,
+  shares: readonly T[],
+  look: Look,
+  heads: readonly string[] = [],
+  more: (share: T) => readonly string[] = () => [],
+): string[] {
+  const [head = "", ...rows] = table([
+    [title, "count", "ms", "share", ...heads],
+    ...shares.map((share) => [
+      `${share.op} ${share.matrix ?? ""}`.trim(),
+      String(share.count),
+      (share.seconds * 1000).toFixed(3),
+      percent(share.share),
+      ...more(share),
+    ]),
+  ]);
+  return ["", look.dim(head), ...rows];
+}
+
+/** A GPU's ceilings are not known. */
+function ceilingOf({ device }: Result, ceiling: number | undefined): number | undefined {
+  return device === "cpu" ? ceiling : undefined;
+}
+
+/** A rate in thousands of millions, and its share of the ceiling where there is one. */
+function ofCeiling(rate: number | null, ceiling: number | undefined): [string, string] {
+  if (rate === null) return ["", ""];
+  return [(rate / 1e9).toFixed(1), ceiling === undefined ? "" : `${Math.round((100 * rate) / ceiling)} %`];
 }

@@ -1,9 +1,18 @@
 // From --memory, --pruning and --context to a plan: the same words for every command that cuts a pack.
 
-import { type Model, open, type Pack, type Plan, type PlanOptions, SnugError } from "../runtime/index";
+import {
+  chooseDevice,
+  type Model,
+  open,
+  type Pack,
+  type Plan,
+  type PlanOptions,
+  SnugError,
+  type Source,
+} from "../runtime/index";
 import { demoPack } from "../runtime/node-assets";
 import { choice, count, flag, given, number, size, usage } from "./options";
-import { megabytes } from "./output";
+import { megabytes, say } from "./output";
 import { Progress } from "./progress";
 
 const LOAD_BAR_DELAY_MS = 300;
@@ -22,7 +31,10 @@ export const CONTEXT_OPTION = count(
   "positions to have room for, prompt and answer together (2048, or the model's most if that is less)",
 );
 
+const NOTHING_IS_CUT = "everything, as the GPU's memory is not known; --memory cuts";
+
 export const ENGINE_OPTIONS = {
+  device: choice(["cpu", "gpu", "auto"] as const, "what runs it; auto: the faster one, both are timed first (cpu)"),
   threads: count("N", 1, "threads that share the work (what the machine has cores for)", 64),
   turbo: flag("vectors wider than 128 bits, where the engine has them on request; experimental"),
   activations: choice(["int8", "f32"], "what 4- and 8-bit matrices work on; f32 is exact, and slower (int8)"),
@@ -32,6 +44,7 @@ export interface BudgetValues {
   readonly memory?: number;
   readonly pruning?: number;
   readonly context?: number;
+  readonly device?: "cpu" | "gpu" | "auto";
   readonly threads?: number;
   readonly activations?: "int8" | "f32";
 }
@@ -50,7 +63,7 @@ export function checkBudget(values: BudgetValues): void {
 
 /** Opens a pack for the time of some work. */
 export async function withPack<T>(
-  file: string,
+  file: string | Source,
   work: (pack: Pack) => Promise<T>,
   { turbo = false }: { readonly turbo?: boolean } = {},
 ): Promise<T> {
@@ -62,28 +75,61 @@ export async function withPack<T>(
   }
 }
 
-/** The plan for these options. Without memory and pruning: for what the machine can spare, or for everything. */
-export function chooseBudget(
+/**
+ * The plan for these options. Without memory and pruning: for what the machine can spare, or for everything; a GPU's memory
+ * nobody can ask for. Says what --device auto took.
+ */
+export async function chooseBudget(
   pack: Pack,
   values: BudgetValues,
   otherwise: "spare" | "everything",
-  shape: Pick<PlanOptions, "rows" | "outputs"> = {},
-): Budget {
+  { shape = {}, signal }: { readonly shape?: Pick<PlanOptions, "rows" | "outputs">; readonly signal: AbortSignal },
+): Promise<Budget> {
   const { memory, pruning, context, threads, activations } = values;
   if (context !== undefined && context > pack.shape.maximumContext)
     throw usage(`this model has at most ${pack.shape.maximumContext} positions, not ${context}`);
-  const options = { ...shape, ...given({ context, threads, activations }) };
-  if (memory !== undefined) return { plan: pack.plan({ ...options, memory }), how: "as given" };
-  if (pruning !== undefined) return { plan: pack.plan({ ...options, pruning }), how: "what this pruning rate takes" };
-  if (otherwise === "everything") return { plan: pack.plan(options), how: "everything is kept" };
+  const common = { ...shape, ...given({ context, threads, activations }) };
+  const device = await settleDevice(pack, values.device, { ...common, ...given({ memory, pruning }) }, signal);
+  const options = { ...common, device };
+  const budget = (more: PlanOptions, how: string): Budget => ({
+    plan: pack.plan({ ...options, ...more }),
+    how,
+  });
+  if (memory !== undefined) return budget({ memory }, "as given");
+  if (pruning !== undefined) return budget({ pruning }, "what this pruning rate takes");
+  if (otherwise === "everything") return budget({}, "everything is kept");
+  if (device === "gpu") return budget({}, NOTHING_IS_CUT);
   const spare = pack.spare();
   try {
-    return { plan: pack.plan({ ...options, memory: spare.bytes }), how: spare.how };
+    return budget({ memory: spare.bytes }, spare.how);
   } catch (error) {
     if (!(error instanceof SnugError) || error.code !== "budget") throw error;
     const found = `the budget of ${megabytes(spare.bytes)} is ${spare.how}; --memory sets another`;
     throw new SnugError("budget", `${error.message} (${found})`, { cause: error });
   }
+}
+
+/** Which device --device means. For auto both are timed, and what came out is said. */
+export async function settleDevice(
+  pack: Pack,
+  wanted: "cpu" | "gpu" | "auto" = "cpu",
+  options: PlanOptions,
+  signal: AbortSignal,
+): Promise<"cpu" | "gpu"> {
+  if (wanted !== "auto") return wanted;
+  const { device, reason } = await chooseDevice(pack, options, signal);
+  say(`--device auto takes the ${device.toUpperCase()}: ${reason}`);
+  return device;
+}
+
+/** What a loaded model runs on. */
+export function deviceWords({ executor, plan: { threads } }: Model): string {
+  return executor.name ?? `CPU, ${threads} thread${threads === 1 ? "" : "s"}`;
+}
+
+/** How much of a plan is not in the machine's own memory. */
+export function gpuShare({ deviceBytes }: Plan): string {
+  return deviceBytes > 0 ? `, ${megabytes(deviceBytes)} of it on the GPU` : "";
 }
 
 /** Loads what a plan keeps, with a bar if that takes long enough to wonder. */
@@ -94,13 +140,17 @@ export async function loadModel(pack: Pack, plan: Plan, signal: AbortSignal): Pr
       signal,
       onProgress: ({ readBytes, totalBytes }) => progress.update("loading", readBytes / totalBytes),
     });
+  } catch (error) {
+    const isMemory = error instanceof SnugError && error.code === "memory";
+    if (!isMemory || plan.deviceBytes === 0 || plan.options.memory !== undefined) throw error;
+    throw new SnugError("memory", `${error.message}; --memory cuts the model to less`, { cause: error });
   } finally {
     progress.end();
   }
 }
 
-/** A plan as JSON for scripts: its numbers, without the options that made it. */
-export function planFacts(plan: Plan): Omit<Plan, "options"> {
-  const { options: _, ...facts } = plan;
-  return facts;
+/** A plan as JSON for scripts: the device and its numbers, without the other options that made it. */
+export function planFacts(plan: Plan): Omit<Plan, "options"> & { device: "cpu" | "gpu" } {
+  const { options, ...facts } = plan;
+  return { device: options.device ?? "cpu", ...facts };
 }

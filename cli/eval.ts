@@ -10,14 +10,16 @@ import {
   type BudgetValues,
   checkBudget,
   chooseBudget,
+  deviceWords,
   ENGINE_OPTIONS,
+  gpuShare,
   loadModel,
   planFacts,
   withPack,
 } from "./budget";
 import { checkOutput, fileReason } from "./files";
 import { type Command, count, flag, text, tokenIds, usage, type Values } from "./options";
-import { digits, duration, grouped, lookOf, megabytes, percent, printJson, say } from "./output";
+import { digits, duration, grouped, lookOf, megabytes, percent, plain, printJson, say } from "./output";
 import { Progress } from "./progress";
 
 const WINDOW_TOKENS = 512;
@@ -84,24 +86,26 @@ async function readText(path: string): Promise<string> {
 
 async function measure(pack: Pack, values: EvalValues, words: string, signal: AbortSignal): Promise<void> {
   const windowTokens = values.window ?? WINDOW_TOKENS;
-  const plan = planFor(pack, values, windowTokens);
+  const plan = await planFor(pack, values, windowTokens, signal);
   const model = await loadModel(pack, plan, signal);
   try {
     const windows = cutText(model, words, windowTokens, values);
     const started = performance.now();
     const { loss, topOne, tokens } = await scoreWindows(model, windows, signal);
     const seconds = (performance.now() - started) / 1000;
-    const result = { perplexity: Math.exp(loss / tokens), topOne: topOne / tokens, tokens, seconds };
-    if (values.json) printJson({ ...result, plan: planFacts(plan) });
-    else describe(result, windows.length, plan);
+    const device = deviceWords(model);
+    const result = { perplexity: Math.exp(loss / tokens), topOne: topOne / tokens, tokens, seconds, device };
+    if (values.json) printJson({ ...result, plan: planFacts(model.plan) });
+    else describe(result, windows.length, model.plan);
   } finally {
     model.dispose();
   }
 }
 
-function planFor(pack: Pack, values: BudgetValues, context: number): Plan {
+async function planFor(pack: Pack, values: BudgetValues, context: number, signal: AbortSignal): Promise<Plan> {
   const rows = Math.min(ROWS, context);
-  return chooseBudget(pack, { ...values, context }, "everything", { rows, outputs: rows }).plan;
+  const shape = { rows, outputs: rows };
+  return (await chooseBudget(pack, { ...values, context }, "everything", { shape, signal })).plan;
 }
 
 function cutText(model: Model, words: string, windowTokens: number, values: EvalValues): Uint32Array[] {
@@ -142,17 +146,19 @@ interface Result {
   readonly topOne: number;
   readonly tokens: number;
   readonly seconds: number;
+  readonly device: string;
 }
 
 function describe(result: Result, windows: number, plan: Plan): void {
   const { bold, dim } = lookOf(process.stdout);
-  const { perplexity, topOne, tokens, seconds } = result;
+  const { perplexity, topOne, tokens, seconds, device } = result;
   const lines = [
     `${dim("perplexity ")} ${bold(digits(perplexity))}`,
     `${dim("top one    ")} ${percent(topOne)} of the tokens were the likeliest`,
     `${dim("text       ")} ${grouped(tokens)} tokens predicted in ${windows} windows, ${duration(seconds)}`,
-    `${dim("plan       ")} ${megabytes(plan.totalBytes)}, ${grouped(plan.keptUnits)} of ${grouped(plan.units)} units, ` +
+    `${dim("plan       ")} ${megabytes(plan.totalBytes)}${gpuShare(plan)}, ${grouped(plan.keptUnits)} of ${grouped(plan.units)} units, ` +
       `pruning rate ${percent(plan.pruningRate)}`,
+    `${dim("device     ")} ${plain(device)}`,
   ];
   process.stdout.write(`${lines.join("\n")}\n`);
 }
@@ -166,7 +172,7 @@ async function writeLogits(
   path: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const plan = planFor(pack, values, tokens.length);
+  const plan = await planFor(pack, values, tokens.length, signal);
   const model = await loadModel(pack, plan, signal);
   const started = performance.now();
   const partial = `${path}.partial`;

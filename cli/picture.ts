@@ -37,6 +37,9 @@ export function drawParts(plan: Plan, look: Look): string[] {
       return `${row(name, bytes)}  ${percent(share(bytes)).padStart(8)}  ${look.accent(bar)}`.trimEnd();
     }),
     look.bold(`${row("total", plan.totalBytes)}  ${megabytes(plan.totalBytes).padStart(10)}`),
+    ...(plan.deviceBytes > 0
+      ? [`${row("on the GPU", plan.deviceBytes)}  ${megabytes(plan.deviceBytes).padStart(10)}`]
+      : []),
     `${row("budget", plan.memoryBytes)}  ${megabytes(plan.memoryBytes).padStart(10)}`,
     look.dim(`${row("smallest", plan.minimumBytes)}  ${megabytes(plan.minimumBytes).padStart(10)}`),
     look.dim(`${row("everything", plan.maximumBytes)}  ${megabytes(plan.maximumBytes).padStart(10)}`),

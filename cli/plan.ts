@@ -12,7 +12,7 @@ import {
   withPack,
 } from "./budget";
 import { type Command, flag } from "./options";
-import { digits, grouped, lookOf, percent, plain, printJson } from "./output";
+import { digits, grouped, lookOf, percent, plain, printJson, say } from "./output";
 import { type Choice, chartColumns, drawChart, drawLayers, drawParts } from "./picture";
 
 const OPTIONS = {
@@ -29,7 +29,8 @@ export const planCommand: Command<typeof OPTIONS> = {
   about: `
 Reads no more than the header of a pack. Without --memory and --pruning the
 plan is for the memory that the machine can spare, as in \`snug run\`. How fast it
-will be is found out by running its steps on weights that are all zero.
+will be is found out by running its steps on weights that are all zero. A GPU's
+memory is not known: there the plan is for everything.
 
   snug plan tale.snug --memory 25MB
   snug plan tale.snug --pruning 0.25 --context 512 --json`,
@@ -37,7 +38,7 @@ will be is found out by running its steps on weights that are all zero.
   async run(values, [file = ""], signal) {
     checkBudget(values);
     const work = async (pack: Pack) => {
-      const budget = chooseBudget(pack, values, "spare");
+      const budget = await chooseBudget(pack, values, "spare", { signal });
       const speed = await measuredSpeed(pack, budget.plan, signal);
       if (values.json) printJson({ ...planFacts(budget.plan), expectedTokensPerSecond: speed });
       else process.stdout.write(`${describe(pack, budget, speed).join("\n")}\n`);
@@ -52,6 +53,10 @@ async function measuredSpeed(pack: Pack, plan: Plan, signal: AbortSignal): Promi
     return await expectedSpeed(pack, plan, signal);
   } catch (error) {
     if (error instanceof SnugError && error.code === "memory") return null;
+    if (error instanceof SnugError && error.code === "gpu") {
+      say(`How fast it will be is not known here: ${error.message}`);
+      return null;
+    }
     throw error;
   }
 }
@@ -85,10 +90,10 @@ function keptWords(pack: Pack, plan: Plan): string[] {
   return [kept, `Expected perplexity: ${digits(plan.expectedPerplexity)}${against}.`];
 }
 
-function speedWords({ threads }: Plan, speed: number | null): string[] {
+function speedWords({ threads, deviceBytes }: Plan, speed: number | null): string[] {
   if (speed === null) return [];
-  const by = threads === 1 ? "one thread" : `${threads} threads`;
-  return [`Expected speed here: about ${speed.toFixed(speed < 10 ? 1 : 0)} tokens a second with ${by}.`];
+  const by = deviceBytes > 0 ? "on the GPU" : threads === 1 ? "with one thread" : `with ${threads} threads`;
+  return [`Expected speed here: about ${speed.toFixed(speed < 10 ? 1 : 0)} tokens a second ${by}.`];
 }
 
 /** What evenly spaced budgets come to, from the least to all; empty if there is only one. */

@@ -11,7 +11,9 @@ import {
   checkBudget,
   chooseBudget,
   DEMO,
+  deviceWords,
   ENGINE_OPTIONS,
+  gpuShare,
   loadModel,
   planFacts,
   withPack,
@@ -53,7 +55,8 @@ export const runCommand: Command<typeof OPTIONS> = {
 Without FILE, or with the word demo for it, the demo pack runs: it comes with
 snug. PROMPT is continued as it stands. "-", or no PROMPT and something piped
 in, reads it from stdin (the newline at its end is left out). Without --memory
-and --pruning as much is kept as the machine can spare memory for.
+and --pruning as much is kept as the machine can spare memory for; on a GPU,
+whose memory nobody can ask for, everything.
 
   snug run demo "Once upon a time" --memory 17MB --context 512
   snug run tale.snug "The old lighthouse" --memory 25MB
@@ -67,12 +70,13 @@ and --pruning as much is kept as the machine can spare memory for.
     const work = async (pack: Pack) => {
       if (values["read-twice"] && pack.shape.ssm === null)
         throw usage(`--read-twice is for models with a state; ${plain(pack.info.name)} sees its whole prompt`);
-      const budget = chooseBudget(pack, values, "spare");
+      const budget = await chooseBudget(pack, values, "spare", { signal });
       const words = values.tokens ? undefined : await readPrompt(prompt, signal);
       if (words === "" && values.chat) throw usage("the prompt is empty: give the text of a user's turn");
       if (values.turbo && !pack.build.turbo) say(`--turbo is left out: ${plain(pack.build.passedOver ?? "")}.`);
       if (!values.json) describe(pack, budget);
       const model = await loadModel(pack, budget.plan, signal);
+      if (!values.json) say(`${lookOf(process.stderr).dim("device ")} ${plain(deviceWords(model))}\n`);
       try {
         await generate(model, values, words, signal, pack.shape.hasTokenizer);
       } finally {
@@ -131,11 +135,11 @@ function describe(pack: Pack, { plan, how }: Budget): void {
   const quality = plan.expectedPerplexity === null ? "" : `, expected perplexity ${digits(plan.expectedPerplexity)}`;
   const cut = plan.keptUnits === plan.units ? "nothing is pruned" : `pruning rate ${percent(plan.pruningRate)}`;
   const units = `${grouped(plan.keptUnits)} of ${grouped(plan.units)} units`;
+  const size = `${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}${gpuShare(plan)}`;
   say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.shape.layers} layers, ${megabytes(pack.size)}`);
   say(`${dim("budget ")} ${megabytes(plan.memoryBytes)}: ${how}`);
-  say(`${dim("plan   ")} ${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}, context ${plan.context}`);
+  say(`${dim("plan   ")} ${size}, context ${plan.context}`);
   say(`${dim("kept   ")} ${units}, ${cut}${quality}`);
-  say();
 }
 
 // The text
@@ -168,7 +172,7 @@ async function generate(
     if (text !== "" && !text.endsWith("\n") && !values.json && (result || people)) process.stdout.write("\n");
   }
   if (values.json) {
-    printJson({ ...result, plan: planFacts(model.plan) });
+    printJson({ ...result, device: deviceWords(model), plan: planFacts(model.plan) });
     return;
   }
   if (!hasTokenizer) process.stdout.write(`${result.tokens.join(",")}\n`);
@@ -200,16 +204,15 @@ function start(model: Model, values: RunValues, prompt: string | undefined, sign
 /** The result's shape for a generation that was stopped: what only its end would have told is null. */
 function unfinished(model: Model, text: string) {
   const unknown = { tokens: null, seed: null, prompt: null, decode: null };
-  return { text, ...unknown, finishReason: "aborted", plan: planFacts(model.plan) };
+  return { text, ...unknown, finishReason: "aborted", device: deviceWords(model), plan: planFacts(model.plan) };
 }
 
 /** What the model was planned to take, and what the whole process took at most: Node itself is some 55 MB of that. */
 function describeMemory(model: Model): void {
   const peak = process.resourceUsage().maxRSS * 1024;
   const { dim } = lookOf(process.stderr);
-  say(
-    `${dim("memory ")} ${megabytes(model.memoryBytes)} planned; the process with Node took ${megabytes(peak)} at most`,
-  );
+  const planned = `${megabytes(model.memoryBytes)} planned${gpuShare(model.plan)}`;
+  say(`${dim("memory ")} ${planned}; the process with Node took ${megabytes(peak)} at most`);
 }
 
 function describeSpeed({ finishReason, prompt, decode, seed }: GenerateResult): void {

@@ -54,7 +54,7 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
       ]),
       ...new Array<number>((3 - op.matrices.length) * 12).fill(0),
     );
-  const label = `matmul ${op.role}`;
+  const label = `matmul ${op.roles.join(" ")}`;
   const shared = { DTYPE: op.dtype, AXIS_ROWS: op.axisRows, ADD: op.add, SQUARED_RELU: op.squaredRelu };
   const outBindings = (matrices: number) => ({
     4: outs[0] as Launch["bindings"][number],
@@ -94,6 +94,7 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
     settings: {
       ...shared,
       ...{ MATRICES: all, TWO: all === 2, THREE: all === 3, OUTPUTS: op.outputs },
+      ...(coded && { COLS: op.cols, GROUP: op.group }),
       ...(coded && { WORDS: op.group % (GEMM_WORDS * 4) === 0 ? GEMM_WORDS : GEMM_WORDS_LEAST, ...quads }),
     },
     params: params(allTiles),

@@ -192,7 +192,8 @@ export interface MatmulOp {
   /** silu(first) × second is what the first matrix's output gets. */
   readonly gated: boolean;
   readonly squaredRelu: boolean;
-  readonly role: number;
+  /** ROLE_* of its matrices. */
+  readonly roles: readonly number[];
 }
 
 export interface RopeOp {
@@ -394,7 +395,7 @@ function readOp(record: DataView, vocabulary: number): Op {
         quantize: null,
         gated: false,
         squaredRelu: false,
-        role: word(OP_ROLE),
+        roles: [word(OP_ROLE)],
       };
     }
     case OP_ROPE:

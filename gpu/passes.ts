@@ -130,7 +130,7 @@ function joinMatrices(ops: readonly Op[], bindingBytes: number): Op[] {
     ).every((key) => op[key] === next[key]);
     if (!same || !op.axisRows || op.add || next.add || op.matrices.length + next.matrices.length > MATRICES_MOST)
       return undefined;
-    const joined = { ...op, matrices: [...op.matrices, ...next.matrices] };
+    const joined = { ...op, matrices: [...op.matrices, ...next.matrices], roles: [...op.roles, ...next.roles] };
     return spanOf(joined) <= bindingBytes ? joined : undefined;
   });
 }

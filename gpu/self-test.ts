@@ -293,7 +293,7 @@ function productOp(matrix: PlacedMatrix, input: number, codes: number, out: numb
   return {
     ...{ kind: "matmul", outputs: false, alongside: false, add: false, input, inputStride: rowCols, codes, dtype },
     ...{ group: dtype === DTYPE_F32 ? 0 : GROUP, cols, axisRows, firstCol: 0, rowCols },
-    ...{ matrices: [placed], quantize: null, gated: false, squaredRelu: false, role: 0 },
+    ...{ matrices: [placed], quantize: null, gated: false, squaredRelu: false, roles: [0] },
   };
 }
 

@@ -11,6 +11,7 @@ import { Caller } from "./port";
 import { FIRST_HANDLE, loadRemote, type OpenedPack, type RemoteModel, RemotePack } from "./remote";
 
 export type { Message } from "./chat";
+export type { DeviceChoice, DeviceSpeed } from "./choose";
 export { type ErrorCode, SnugError } from "./errors";
 export type { GenerateOptions, GenerateResult, Speed } from "./generation";
 export type { SpareMemory } from "./host";

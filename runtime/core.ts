@@ -60,6 +60,7 @@ export interface CoreExports {
     seedHigh: number,
   ): number;
   logits_choose(output: number, historyLength: number): number;
+  logits_choose_among(count: number, historyLength: number): number;
   logits_score(output: number, token: number): number;
   logits_best(output: number): number;
   history_ptr(): number;

@@ -5,9 +5,8 @@ import { guarded } from "./core";
 
 /** What a choice of the next token depends on. */
 export interface Sampling {
-  /** Tokens that it is among, after the penalty: the likeliest. */
+  /** Tokens that it is among, after the penalty: so many of the likeliest; 0: all. */
   readonly count: number;
-  /** At least 1. */
   readonly repeatPenalty: number;
   /** Tokens that the penalty is for. */
   readonly history: readonly number[];
@@ -18,11 +17,12 @@ export interface Executor {
   readonly name?: string;
   /** Runs the first `rows` rows. */
   run(rows: number): void | Promise<void>;
-  /**
-   * Runs them; the logits of those that want some lie at logits_ptr() then. sampling: only what it can choose from is
-   * wanted, of one row; whoever saves something by that leaves −∞ for all others.
-   */
-  logits(rows: number, sampling?: Sampling): void | Promise<void>;
+  /** Runs them; the logits of those that want some lie at logits_ptr() then. */
+  logits(rows: number): void | Promise<void>;
+  /** Runs them, of which one wants logits, for choose(): all that can be chosen is to be had then. */
+  forChoice(rows: number, sampling: Sampling): void | Promise<void>;
+  /** The next token, as the core's sampler is set up. history: tokens that its penalty is for. */
+  choose(history: readonly number[]): number;
   /** From the one row that is there on: `count` tokens, each the likeliest after the one before. Absent: step by step. */
   greedy?(count: number): AsyncGenerator<number, void>;
   /** Gives back what it holds. */
@@ -34,5 +34,13 @@ export function coreExecutor(core: Core): Executor {
   const step = (rows: number) => {
     guarded(() => core.check(core.exports.step(rows)));
   };
-  return { run: step, logits: step, end: () => core.endThreads() };
+  const choose = (history: readonly number[]) => chooseFrom(core, history);
+  return { run: step, logits: step, forChoice: step, choose, end: () => core.endThreads() };
+}
+
+/** Chooses from the first row of logits. */
+export function chooseFrom(core: Core, history: readonly number[]): number {
+  const { exports } = core;
+  core.words(exports.history_ptr(), history.length).set(history);
+  return guarded(() => core.check(exports.logits_choose(0, history.length)));
 }

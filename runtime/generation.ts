@@ -181,27 +181,25 @@ function isGreedy({ temperature = DEFAULTS.temperature, repeatPenalty = DEFAULTS
   return temperature === 0 && repeatPenalty === 1;
 }
 
-/** undefined: any token may be chosen. */
 function samplingOf({
   temperature = DEFAULTS.temperature,
   topK = DEFAULTS.topK,
   repeatPenalty = DEFAULTS.repeatPenalty,
-}: GenerateOptions): Omit<Sampling, "history"> | undefined {
-  const count = temperature === 0 ? 1 : topK;
-  return count === 0 ? undefined : { count, repeatPenalty };
+}: GenerateOptions): Omit<Sampling, "history"> {
+  return { count: temperature === 0 ? 1 : topK, repeatPenalty };
 }
 
 /** One sequence on its way: what the cache holds of it, what comes next, and what to do when a GPU is lost. */
 class Reader {
   readonly #model: Generator;
   readonly #pause: () => Promise<void>;
-  readonly #sampling: Omit<Sampling, "history"> | undefined;
+  readonly #sampling: Omit<Sampling, "history">;
   readonly #tokens: number[] = [];
   /** How many of the tokens the cache holds; the logits are of the last of them. */
   #seen = 0;
   #ahead: AsyncGenerator<number, void> | undefined;
 
-  constructor(model: Generator, pause: () => Promise<void>, sampling: Omit<Sampling, "history"> | undefined) {
+  constructor(model: Generator, pause: () => Promise<void>, sampling: Omit<Sampling, "history">) {
     this.#model = model;
     this.#pause = pause;
     this.#sampling = sampling;
@@ -225,7 +223,7 @@ class Reader {
   }
 
   async #choose(most: number, greedy: boolean): Promise<number> {
-    const { executor, plan } = this.#model;
+    const { executor } = this.#model;
     const ahead = await this.#ahead?.next();
     if (ahead !== undefined && !ahead.done) return ahead.value;
     if (greedy && executor.greedy !== undefined && this.#seen === this.#tokens.length - 1) {
@@ -235,10 +233,7 @@ class Reader {
       return (await this.#ahead.next()).value as number;
     }
     await this.#catchUp();
-    const { core } = this.#model;
-    const history = core.words(core.exports.history_ptr(), plan.context);
-    history.set(this.#tokens);
-    return guarded(() => core.check(core.exports.logits_choose(0, this.#tokens.length)));
+    return this.#model.executor.choose(this.#tokens);
   }
 
   /** Reads what the cache does not hold yet; a prompt in chunks. */
@@ -250,8 +245,8 @@ class Reader {
       const chunk = this.#tokens.slice(this.#seen, this.#seen + plan.rows);
       const isLast = this.#seen + chunk.length === end;
       writeRows(core, chunk, this.#seen, (row) => isLast && row === chunk.length - 1);
-      const sampling = this.#sampling && { ...this.#sampling, history: this.#tokens };
-      await (isLast ? executor.logits(chunk.length, sampling) : executor.run(chunk.length));
+      if (isLast) await executor.forChoice(chunk.length, { ...this.#sampling, history: this.#tokens });
+      else await executor.run(chunk.length);
       this.#seen += chunk.length;
       if (isPrompt) await this.#pause();
     }

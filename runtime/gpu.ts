@@ -5,7 +5,7 @@ import type { Candidates, Device, Executor as DeviceExecutor, GpuReason } from "
 import { HEADER_VOCABULARY } from "../packs/format";
 import { type Core, guarded } from "./core";
 import { type ErrorCode, SnugError } from "./errors";
-import type { Executor, Sampling } from "./executor";
+import { chooseFrom, type Executor, type Sampling } from "./executor";
 import type { Host } from "./host";
 
 const CODES: Readonly<Record<GpuReason, ErrorCode>> = {
@@ -63,6 +63,8 @@ export class GpuExecutor implements Executor {
   readonly #core: Core;
   readonly #executor: DeviceExecutor;
   readonly #tested: Promise<void>;
+  /** The ids of the logits that are there; none: all are. */
+  #among: readonly number[] = [];
 
   constructor(core: Core, executor: DeviceExecutor, tested: Promise<void>) {
     this.#core = core;
@@ -96,22 +98,36 @@ export class GpuExecutor implements Executor {
     named(() => this.#executor.run(this.#rows(rows)));
   }
 
-  async logits(rows: number, sampling?: Sampling): Promise<void> {
-    const few = sampling !== undefined && sampling.count <= CANDIDATES_MOST && sampling.repeatPenalty >= 1;
-    const logits = await named(async () => {
-      if (!few) return this.#executor.logits(this.#rows(rows));
-      const candidates = await this.#executor.candidates(this.#rows(rows), sampling.count + CANDIDATES_MORE);
-      if (candidates !== null && suffice(candidates, sampling)) return candidates;
-      return this.#executor.lastLogits(1);
-    });
+  async logits(rows: number): Promise<void> {
+    this.#put(await named(() => this.#executor.logits(this.#rows(rows))));
+  }
+
+  async forChoice(rows: number, sampling: Sampling): Promise<void> {
+    const { count, repeatPenalty } = sampling;
+    this.#among = [];
+    if (count === 0 || count > CANDIDATES_MOST || repeatPenalty < 1) return this.logits(rows);
+    const candidates = await named(() => this.#executor.candidates(this.#rows(rows), count + CANDIDATES_MORE));
+    if (candidates === null || !suffice(candidates, sampling))
+      return this.#put(await named(() => this.#executor.lastLogits(1)));
+    // In ascending order, as the sampler has equals.
+    const { ids, logits } = candidates;
+    const order = ids.map((_, i) => i).toSorted((a, b) => (ids[a] as number) - (ids[b] as number));
+    this.#among = order.map((i) => ids[i] as number);
+    this.#put(Float32Array.from(order, (i) => logits[i] as number));
+  }
+
+  choose(history: readonly number[]): number {
+    if (this.#among.length === 0) return chooseFrom(this.#core, history);
     const { exports } = this.#core;
-    if (logits instanceof Float32Array) {
-      this.#core.floats(exports.logits_ptr(), logits.length).set(logits);
-      return;
-    }
-    const all = this.#core.floats(exports.logits_ptr(), exports.pack_field(HEADER_VOCABULARY) >>> 0);
-    all.fill(Number.NEGATIVE_INFINITY);
-    for (const [i, id] of logits.ids.entries()) all[id] = logits.logits[i] as number;
+    const places = new Map(this.#among.map((id, place) => [id, place]));
+    const seen = [...new Set(history)].flatMap((id) => places.get(id) ?? []);
+    this.#core.words(exports.history_ptr(), seen.length).set(seen);
+    const place = guarded(() => this.#core.check(exports.logits_choose_among(this.#among.length, seen.length)));
+    return this.#among[place] as number;
+  }
+
+  #put(logits: Float32Array): void {
+    this.#core.floats(this.#core.exports.logits_ptr(), logits.length).set(logits);
   }
 
   async *greedy(count: number): AsyncGenerator<number, void> {
@@ -158,7 +174,7 @@ function suffice({ ids, logits, bound }: Candidates, { count, repeatPenalty, his
     return logit > 0 ? logit / repeatPenalty : logit * repeatPenalty;
   });
   const least = lowered.toSorted((a, b) => b - a)[count - 1];
-  return least !== undefined && least >= bound;
+  return least !== undefined && least >= bound && ids.length > count;
 }
 
 /** Runs what may fail on a device; its errors become SnugErrors. */

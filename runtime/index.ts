@@ -23,7 +23,7 @@ export { type Op, Probe, type ProbedScan, type ProbedSublayer } from "./probe";
 export { type RemoteGeneration, type RemoteModel, type RemotePack, RemotePacks } from "./remote";
 export { servePacks } from "./serve";
 export { expectedSpeed } from "./speed";
-export { type Ceilings, type OpWork, Stopwatch } from "./stopwatch";
+export { type Ceilings, type KernelTime, type OpWork, Stopwatch } from "./stopwatch";
 
 /**
  * Opens a pack: the path of a file, a file, http or https address, a Blob, or anything with a size that can be read from. Only

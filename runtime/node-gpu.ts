@@ -7,7 +7,8 @@ let dawn: Promise<GPU> | undefined;
 
 export function webgpu(): Promise<GPU> {
   dawn ??= import("webgpu").then(
-    ({ create }) => create([]),
+    // Rounded timestamps would say nothing of kernels that take some microseconds.
+    ({ create }) => create(["disable-dawn-features=timestamp_quantization"]),
     (cause: NodeJS.ErrnoException) => {
       const isMissing = cause.code === "ERR_MODULE_NOT_FOUND" || cause.code === "MODULE_NOT_FOUND";
       const reason = isMissing ? "it comes with `npm install webgpu`" : `webgpu does not start: ${cause.message}`;

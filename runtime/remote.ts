@@ -3,6 +3,7 @@
 
 import type { Build } from "./build";
 import type { Message } from "./chat";
+import type { DeviceChoice } from "./choose";
 import { type ErrorCode, SnugError } from "./errors";
 import type { GenerateOptions, GenerateResult } from "./generation";
 import type { SpareMemory } from "./host";
@@ -24,6 +25,16 @@ export interface OpenedPack {
   readonly size: number;
   readonly build: Omit<Build, "module">;
   readonly spare: SpareMemory;
+}
+
+/** What the other end is told of LoadOptions: the rest stays here. */
+export type RemoteLoadOptions = Pick<LoadOptions, "device">;
+
+/** What the other end answers to load(). */
+export interface LoadedModel {
+  readonly handle: number;
+  readonly plan: Plan;
+  readonly choice: DeviceChoice | null;
 }
 
 /** Opens packs at the other end of a port, where servePacks() answers. */
@@ -98,22 +109,25 @@ export async function loadRemote(
     if (told.progress !== undefined) options.onProgress?.(told.progress);
     if (told.smaller !== undefined) options.onSmaller?.(told.smaller, new SnugError(told.code, told.message));
   };
-  const { signal } = options;
-  const loaded = await caller.call<{ handle: number; plan: Plan }>("load", [pack, plan], { signal, onEvent });
-  return new RemoteModel(caller, loaded.handle, loaded.plan, info);
+  const { signal, device } = options;
+  const remote: RemoteLoadOptions = device === undefined ? {} : { device };
+  return new RemoteModel(caller, await caller.call("load", [pack, plan, remote], { signal, onEvent }), info);
 }
 
 export class RemoteModel {
   /** What was loaded: smaller than what was asked for if the engine refused the memory. */
   readonly plan: Plan;
+  /** Why it runs on this device, where the faster one was to be found out. */
+  readonly choice: DeviceChoice | null;
   readonly info: Info;
   readonly #caller: Caller;
   readonly #handle: number;
 
-  constructor(caller: Caller, handle: number, plan: Plan, info: Info) {
+  constructor(caller: Caller, loaded: LoadedModel, info: Info) {
     this.#caller = caller;
-    this.#handle = handle;
-    this.plan = plan;
+    this.#handle = loaded.handle;
+    this.plan = loaded.plan;
+    this.choice = loaded.choice;
     this.info = info;
   }
 

@@ -8,7 +8,7 @@ import type { Model } from "./model";
 import type { Pack } from "./pack";
 import type { Plan, PlanOptions } from "./plan";
 import { answerCalls, type CallContext, type Port } from "./port";
-import type { OpenedPack } from "./remote";
+import type { LoadedModel, OpenedPack, RemoteLoadOptions } from "./remote";
 
 /**
  * Serves packs over a port. `openPack` opens what the other end asks for, and is the place to refuse what it should not
@@ -33,15 +33,21 @@ export function servePacks<Location, Options>(
       return { handle: handles, info, shape, units, size, build: about, spare: pack.spare() };
     },
     plan: (_, handle: number, options: PlanOptions): Plan => packOf(handle).plan(options),
-    async load({ signal, tell }, handle: number, plan: Plan | undefined) {
+    async load(
+      { signal, tell },
+      handle: number,
+      plan: Plan | undefined,
+      { device }: RemoteLoadOptions,
+    ): Promise<LoadedModel> {
       const options: LoadOptions = {
+        ...(device && { device }),
         signal,
         onProgress: (progress) => tell({ progress }),
         onSmaller: (smaller, error) => tell({ smaller, code: error.code, message: error.message }),
       };
       const model = await packOf(handle).load(plan, options);
       models.set(++handles, model);
-      return { handle: handles, plan: model.plan };
+      return { handle: handles, plan: model.plan, choice: model.choice };
     },
     async close(_, handle: number) {
       await packOf(handle).close();

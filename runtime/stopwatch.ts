@@ -71,7 +71,7 @@ export interface OpWork {
 
 /** What a GPU's kernels of one kind take of a step. */
 export interface KernelTime {
-  /** Such as "attention", or "matmul gate up". */
+  /** Such as "attention", or "matrix gate"; a product with several matrices at once has the first one's name. */
   readonly kernel: string;
   /** Times that they are launched. */
   readonly launches: number;
@@ -205,7 +205,7 @@ export class Stopwatch {
     writeRows(core, this.#tokens(position, rows), position, (row) => row === rows - 1);
     const times = await executor.times(rows);
     return [...times]
-      .map(([kernel, { launches, seconds }]) => ({ kernel, launches, seconds }))
+      .map(([label, { launches, seconds }]) => ({ kernel: kernelName(label), launches, seconds }))
       .toSorted((a, b) => b.seconds - a.seconds);
   }
 
@@ -317,6 +317,16 @@ function readOp(record: DataView): OpWork {
     products: panels * rows * cols,
     forOutputs,
   };
+}
+
+/** Products with weights are labelled by the numbers of their roles. */
+function kernelName(label: string): string {
+  const roles = /^matmul ([\d ]+)$/.exec(label)?.[1];
+  if (roles === undefined) return label;
+  return `matrix ${roles
+    .split(" ")
+    .map((role) => MATRIX_NAMES[Number(role)] ?? role)
+    .join(", ")}`;
 }
 
 /** Bytes of a matrix as packs/format.ts lays it out. */

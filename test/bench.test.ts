@@ -6,7 +6,9 @@ import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
+import { GpuExecutor } from "../runtime/gpu";
 import { expectedSpeed, open, Stopwatch } from "../runtime/index";
+import { Model } from "../runtime/model";
 import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
 
@@ -28,7 +30,7 @@ async function snug(args: readonly string[], folder?: string) {
   );
 }
 
-test("a shape is made, measured and removed", async (context) => {
+test("a shape is made and measured, and leaves no file", async (context) => {
   const folder = scratchFolder(context);
   const args = ["--shape", SMALL, "--vocabulary", "300", "--pruning", "0,0.25", "--context-at", "0,40", "--ops"];
   const { code, stdout, stderr } = await bench([...args, ...QUICK, "--json"], folder);
@@ -38,12 +40,15 @@ test("a shape is made, measured and removed", async (context) => {
   assert.equal(facts.shape, SMALL);
   assert.equal(facts.vocabulary, 300);
   assert.equal(facts.threads, 1);
+  assert.equal(facts.gpu, null);
+  assert.equal(facts.gpuOps, null);
   assert.ok(facts.ceilings.readBytes > 1e8 && facts.ceilings.products > 1e8);
   assert.deepEqual(
     facts.results.map(({ name }: { name: string }) => name),
     ["pp5", "pp5", "tg3", "tg3", "tg3 at 40", "tg3 at 40"],
   );
-  for (const { tokensPerSecond, repetitions, gain, promisedGain } of facts.results) {
+  for (const { device, tokensPerSecond, repetitions, gain, promisedGain } of facts.results) {
+    assert.equal(device, "cpu");
     assert.equal(repetitions.length, 2);
     assert.ok(tokensPerSecond >= Math.min(...repetitions) && tokensPerSecond <= Math.max(...repetitions));
     assert.ok(gain > 0 && promisedGain >= 1);
@@ -134,6 +139,18 @@ test("the stopwatch counts what a step reads and multiplies", async (context) =>
   assert.ok((await watch.decode(3, 70)) > 0);
   assert.equal((await watch.ops(5)).length, work.length);
   model.dispose();
+});
+
+test("the stopwatch refuses what is of the other device", async () => {
+  const pack = await open(DEMO);
+  const model = await pack.rehearse(pack.plan({ threads: 1, context: 8 }));
+  await assert.rejects(new Stopwatch(model).gpuOps(1), { code: "usage", message: /for a model on a GPU/ });
+  const executor: GpuExecutor = Object.create(GpuExecutor.prototype);
+  const watch = new Stopwatch(new Model({ ...model.running, executor }, model.host, model.info));
+  for (const measure of [() => watch.ops(1), () => watch.estimate(1), () => watch.ceilings()])
+    await assert.rejects(measure, { code: "usage", message: /for a model on the CPU/ });
+  model.dispose();
+  await pack.close();
 });
 
 for (const [name, config] of Object.entries(SMALL_CONFIGS)) {

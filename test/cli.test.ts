@@ -112,6 +112,8 @@ test("wrong usage: exit code 2, nothing on stdout, and what to do", async () => 
     [["plan", words, "--context", "0"], "--context is a whole number from 1", '"0"'],
     [["plan", words, "--context", "1e3"], "--context is a whole number", '"1e3"'],
     [["plan", words, "--context", "100001"], "at most 100000 positions, not 100001"],
+    [["run", words, "x", "--device", "tpu"], "--device is one of cpu, gpu, auto", '"tpu"'],
+    [["bench", words, "--device", "tpu"], "--device is one of cpu, gpu, auto, both", '"tpu"'],
     [["run", words, "x", "--temperature", "hot"], "--temperature is a number from 0 to 100", '"hot"'],
     [["run", words, "x", "--top-p", "-0.5"], "--top-p is a number from 0.000001 to 1", '"-0.5"'],
     [["run", words, "x", "--seed", "1.5"], "--seed is a whole number", '"1.5"'],
@@ -164,6 +166,9 @@ test("what cannot be read or written: exit code 1, and what to do", async (conte
       "the prompt, read twice, is 10",
       "room for 8",
     ],
+    [["run", words, "x", "--device", "gpu"], "no WebGPU", "npm install webgpu"],
+    [["eval", words, "--text", text, "--window", "8", "--device", "gpu"], "npm install webgpu"],
+    [["bench", words, "--pp", "0", "--tg", "2", "--device", "both"], "npm install webgpu"],
     [["run", ids, "x"], "no tokenizer", "token ids"],
     [["run", ids, "x", "--chat"], "no chat template"],
     [["eval", words, "--text", nowhere], `cannot read the text ${nowhere}`, "no such file"],
@@ -210,6 +215,32 @@ test("plan --json has the documented shape", async () => {
     [0, 1],
   );
   assert.equal(plan.options, undefined);
+});
+
+test("plan --device gpu: what would lie in a GPU's memory, though there is none", async () => {
+  const gpu = ["--device", "gpu", "--context", "64"];
+  const [json, cut, people] = await Promise.all([
+    snug("plan", words, ...gpu, "--json"),
+    snug("plan", words, ...gpu, "--pruning", "0.4", "--json"),
+    snug("plan", words, ...gpu),
+  ]);
+  assert.equal(json.code, 0, json.stderr);
+  assert.match(json.stderr, /^How fast it will be is not known here: .*npm install webgpu/);
+  const [all, less] = [json, cut].map(({ stdout }) => JSON.parse(stdout));
+  assert.equal(all.device, "gpu");
+  assert.equal(all.keptUnits, all.units);
+  assert.equal(all.expectedTokensPerSecond, null);
+  const { coreBytes, weightsBytes, kvBytes, stateBytes, scratchBytes, totalBytes, deviceBytes } = all;
+  assert.equal(coreBytes + weightsBytes + kvBytes + stateBytes + scratchBytes, totalBytes);
+  assert.ok(deviceBytes > kvBytes && deviceBytes < totalBytes);
+  assert.ok(less.deviceBytes < deviceBytes && less.keptUnits < all.units);
+  assert.equal(people.code, 0, people.stderr);
+  assert.match(people.stdout, /budget: everything, as the GPU's memory is not known; --memory cuts/);
+  assert.match(
+    people.stdout,
+    new RegExp(`^  on the GPU +${String(deviceBytes).replace(/\B(?=(\d{3})+$)/g, ",")} `, "m"),
+  );
+  assert.doesNotMatch(people.stdout, /Expected speed/);
 });
 
 test("sizes may be written in several ways", async () => {
@@ -386,6 +417,16 @@ test("run: a chat goes through the template, with its system turn", async () => 
   const chat = await run("Hello there", "--chat", "--system", "Be brief");
   const written = await run("system: Be brief\nuser: Hello there\nassistant:");
   assert.deepEqual(chat.tokens, written.tokens);
+});
+
+test("run: --device auto takes the CPU where there is no GPU, and says why", async () => {
+  const args = ["run", words, "some words", "--seed", "1", "--max-tokens", "4", "--context", "64"];
+  const [cpu, auto] = await Promise.all([snug(...args), snug(...args, "--device", "auto")]);
+  assert.equal(auto.code, 0, auto.stderr);
+  assert.equal(auto.stdout, cpu.stdout);
+  assert.match(auto.stderr, /^--device auto takes the CPU: .*npm install webgpu/m);
+  for (const { stderr } of [cpu, auto]) assert.match(stderr, /^device +CPU, \d+ threads?$/m);
+  assert.doesNotMatch(cpu.stderr, /auto|GPU/);
 });
 
 test("run: a smaller budget prunes, and a stop text ends the text", async () => {

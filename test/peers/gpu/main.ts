@@ -1,4 +1,5 @@
-// npm run bench:gpu-peers: what a GPU can do at most through WebGPU, and what onnxruntime does on it. In Node, on Dawn.
+// npm run bench:gpu-peers: what a GPU can do at most through WebGPU, what onnxruntime does on it, and what snug does. In Node,
+// on Dawn.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -7,10 +8,11 @@ import { brotliDecompressSync } from "node:zlib";
 import { type CeilingSizes, measureCeilings } from "./ceilings";
 import { openDawn, TOGGLES } from "./dawn";
 import { measureOnnxruntime } from "./onnxruntime";
-import { type Report, renderText } from "./report";
+import { type Report, renderText, type SnugFigures } from "./report";
+import { type ModelTime, measureModels, measureProducts } from "./snug";
 
 const USAGE = `npm run bench:gpu-peers -- [options]
-  --parts A,B       ceilings, onnxruntime             (default: all)
+  --parts A,B       ceilings, onnxruntime, snug       (default: all)
   --sizes NAME      full, small                       (default: full, and small on a software adapter)
   --toggles A,B     of Dawn                           (default: ${TOGGLES.join()})
   --wasm FILE       onnxruntime's ort-wasm-simd-threaded.asyncify.wasm, or FILE.br
@@ -21,6 +23,13 @@ Dawn is found where DAWN_NODE says, or else in the package "webgpu".`;
 interface Sizes {
   readonly ceilings: CeilingSizes;
   readonly chain: { readonly layers: number; readonly size: number; readonly rows: number };
+  readonly models: readonly {
+    readonly shape: string;
+    readonly rates: readonly number[];
+    readonly groups: readonly number[];
+    /** Absent: the shape's own. */
+    readonly layers?: number;
+  }[];
 }
 
 const SIZES: Readonly<Record<string, Sizes>> = {
@@ -35,6 +44,11 @@ const SIZES: Readonly<Record<string, Sizes>> = {
       dispatches: 2000,
     },
     chain: { layers: 32, size: 4096, rows: 512 },
+    models: [
+      { shape: "qwen2.5-0.5b", rates: [0], groups: [32, 128] },
+      { shape: "llama-3.2-1b", rates: [0], groups: [32, 128] },
+      { shape: "llama-3.1-8b", rates: [0, 0.35], groups: [32, 128] },
+    ],
   },
   small: {
     ceilings: {
@@ -44,9 +58,10 @@ const SIZES: Readonly<Record<string, Sizes>> = {
       dispatches: 100,
     },
     chain: { layers: 3, size: 256, rows: 40 },
+    models: [],
   },
 };
-const PARTS = ["ceilings", "onnxruntime"];
+const PARTS = ["ceilings", "onnxruntime", "snug"];
 const WASM = "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm";
 
 const { values: options } = parseArgs({
@@ -79,9 +94,19 @@ async function main(): Promise<void> {
     machine,
     ceilings: parts.includes("ceilings") ? await ceilingsOf(adapter, sizes) : null,
     onnxruntime: parts.includes("onnxruntime") ? await measureOnnxruntime(readWasm(options.wasm), sizes.chain) : null,
+    snug: parts.includes("snug") ? await snugOf(gpu, sizes) : null,
   };
   console.log(renderText(report));
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+}
+
+async function snugOf(gpu: GPU, { chain, models }: Sizes): Promise<SnugFigures> {
+  const { layers, size, rows } = chain;
+  const products = [await measureProducts(gpu, layers, size, 1), await measureProducts(gpu, layers, size, rows)];
+  const times: ModelTime[] = [];
+  for (const { shape, rates, groups, layers } of models)
+    for (const group of groups) times.push(...(await measureModels(shape, rates, group, layers)));
+  return { products, models: times };
 }
 
 async function ceilingsOf(adapter: GPUAdapter, sizes: Sizes) {

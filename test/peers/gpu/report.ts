@@ -2,6 +2,7 @@
 
 import type { Ceilings, Clock } from "./ceilings";
 import { type ChainTime, nameOf, type OnnxruntimeFigures } from "./onnxruntime";
+import type { ModelTime, ProductTime } from "./snug";
 
 export interface Report {
   readonly machine: {
@@ -13,17 +14,24 @@ export interface Report {
   /** null where they were not asked for. */
   readonly ceilings: Ceilings | null;
   readonly onnxruntime: OnnxruntimeFigures | null;
+  readonly snug: SnugFigures | null;
+}
+
+export interface SnugFigures {
+  readonly products: readonly ProductTime[];
+  readonly models: readonly ModelTime[];
 }
 
 /** What is measured, and how much. */
 type Row = readonly [what: string, figure: string];
 
-export function renderText({ machine, ceilings, onnxruntime }: Report): string {
+export function renderText({ machine, ceilings, onnxruntime, snug }: Report): string {
   return [
     `${machine.adapter}; Node ${machine.node}; ${machine.date}`,
     machine.features.join(" "),
     ...(ceilings ? ["", "Ceilings", ...align(ceilingRows(ceilings))] : []),
     ...(onnxruntime ? ["", `onnxruntime-web ${onnxruntime.version}`, ...align(onnxruntimeRows(onnxruntime))] : []),
+    ...(snug ? ["", "snug", ...align(snugRows(snug, ceilings))] : []),
   ].join("\n");
 }
 
@@ -54,6 +62,45 @@ function chainRow(time: ChainTime): Row {
       ? `${giga(time.weightBytesPerSecond)}B/s of weights`
       : `${(time.operationsPerSecond / 1e12).toPrecision(3)} TFLOP/s`;
   return [nameOf(time, time), `${micro(time.secondsPerLayer)} a layer, ${rate}`];
+}
+
+function snugRows({ products, models }: SnugFigures, ceilings: Ceilings | null): Row[] {
+  const most = ceilings?.gemms.reduce((rate, { operationsPerSecond }) => Math.max(rate, operationsPerSecond), 0);
+  const share = (value: number, ceiling: number | undefined) =>
+    ceiling === undefined ? "" : ` (${((100 * value) / ceiling).toFixed(1)} %)`;
+  return [
+    ...products.map((time): Row => {
+      const rate =
+        time.rows === 1
+          ? `${giga(time.weightBytesPerSecond)}B/s of weights`
+          : `${(time.operationsPerSecond / 1e12).toPrecision(3)} TFLOP/s`;
+      const rows = time.rows === 1 ? "1 row" : `${time.rows} rows`;
+      return [
+        `${time.size} × ${time.size} in 4 bit, chain of ${time.layers}, ${rows}`,
+        `${micro(time.secondsPerLayer)} a layer, ${rate}`,
+      ];
+    }),
+    ...models.flatMap((time): Row[] => {
+      const name = `${time.shape}, scales for ${time.group}, ${(100 * time.pruningRate).toFixed(0)} % pruned`;
+      const read = time.weightBytes * time.decodeTokensPerSecond;
+      const multiplied = 2 * time.products * time.prefillTokensPerSecond;
+      const ops = (list: ModelTime["ops"]["decode"]) =>
+        list.map(({ kernel, launches, seconds }) => `${kernel} ${launches}× ${(seconds * 1000).toFixed(3)}`).join(", ");
+      return [
+        [name, `loaded in ${time.loadSeconds.toFixed(1)} s`],
+        [
+          "  decode",
+          `${time.decodeTokensPerSecond.toFixed(0)} tok/s, ${giga(read)}B/s of weights${share(read, ceilings?.read.bytesPerSecond)}; sampled ${time.sampledTokensPerSecond.toFixed(0)} tok/s`,
+        ],
+        [
+          "  prefill",
+          `${time.prefillTokensPerSecond.toFixed(0)} tok/s, ${(multiplied / 1e12).toPrecision(3)} TFLOP/s${share(multiplied, most)}`,
+        ],
+        ["  ms of a token made", ops(time.ops.decode)],
+        ["  ms of a prompt read", ops(time.ops.prefill)],
+      ];
+    }),
+  ];
 }
 
 function align(rows: readonly Row[]): string[] {
