@@ -120,6 +120,8 @@ export class Device {
 }
 
 export interface DeviceOptions {
+  /** Is a GPU that the CPU plays good enough? Default true. */
+  readonly software?: boolean;
   /** Changes a shader's text before it is compiled: for tests of what must be noticed. */
   readonly edit?: (shader: ShaderName, text: string) => string;
 }
@@ -135,6 +137,8 @@ export async function findGpu(other?: () => Promise<GPU>): Promise<GPU> {
 export async function requestDevice(gpu: GPU, options: DeviceOptions = {}): Promise<Device> {
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null) throw new GpuError("unavailable", "there is no GPU that WebGPU can use");
+  if (options.software === false && adapter.info.isFallbackAdapter)
+    throw new GpuError("unavailable", "the only GPU here is one that the CPU plays");
   const { limits } = adapter;
   const requiredFeatures = (["timestamp-query"] as const).filter((feature) => adapter.features.has(feature));
   const device = await adapter

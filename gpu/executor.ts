@@ -41,6 +41,12 @@ export interface ExecutorOptions extends ProgramOptions {
   readonly records: Uint8Array;
 }
 
+interface Recorded {
+  readonly position: number;
+  readonly commands: GPUCommandBuffer;
+  readonly to: GPUBuffer;
+}
+
 export interface Candidates {
   readonly ids: readonly number[];
   readonly logits: readonly number[];
@@ -89,6 +95,8 @@ export class Executor {
   #argmax: readonly Prepared[] = [];
   #feed: readonly Prepared[] = [];
   #candidates: readonly Prepared[] = [];
+  #recorded: Recorded | undefined;
+  #destroyed = false;
   readonly #logits: number;
 
   private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
@@ -149,7 +157,8 @@ export class Executor {
     let at = 0;
     for (const [i, launch] of plan.launches.entries()) {
       const pipeline = await (pipelines[i] as Promise<GPUComputePipeline>);
-      gpu.queue.writeBuffer(this.#uniforms, at, launch.params);
+      if (this.#destroyed) return;
+      if (launch.params.length > 0) gpu.queue.writeBuffer(this.#uniforms, at, launch.params);
       const entries: GPUBindGroupEntry[] = Object.entries(launch.bindings).map(([binding, what]) => ({
         binding: Number(binding),
         resource: typeof what === "string" ? { buffer: named[what] } : this.#memory.binding(what),
@@ -242,16 +251,34 @@ export class Executor {
     this.device.check();
     words[2 * 4 + 2] = Math.min(least, ARGMAX_PARTS);
     this.device.device.queue.writeBuffer(this.#step, 0, words);
-    const found = await this.#read(FOUND_BYTES, (encoder, to) => {
-      this.#encode(encoder, shape, this.#candidates);
-      encoder.copyBufferToBuffer(this.#found, 0, to, 0, FOUND_BYTES);
-    });
+    const isAlone = shape.rows === 1 && shape.outputs === 1;
+    const recorded = this.#recorded;
+    this.#recorded = undefined;
+    const isRecorded = isAlone && recorded?.position === shape.position;
+    if (!isRecorded) recorded?.to.destroy();
+    const now = isRecorded ? recorded : this.#record(shape);
+    this.device.device.queue.submit([now.commands]);
+    const read = this.#map(now.to, FOUND_BYTES);
+    read.catch(() => {}); // awaited below
+    // While the device works, the step that probably follows is recorded: nothing of it is known but its position.
+    this.#recorded = this.#record({ rows: 1, outputs: 1, sequences: 1, tiles: 1, position: shape.position + 1 });
+    const found = await read;
     const [ids, logits] = [new Uint32Array(found), new Float32Array(found)];
     const count = ids[1] as number;
     if (count > CANDIDATES_MOST) return null;
     const every = (of: Uint32Array | Float32Array, first: number) =>
       Array.from({ length: count }, (_, i) => of[first + 2 * i] as number);
     return { ids: every(ids, 2), logits: every(logits, 3), bound: logits[0] as number };
+  }
+
+  /** A step that ends with the candidates, ready to be submitted. */
+  #record(shape: StepShape): Recorded {
+    const gpu = this.device.device;
+    const to = gpu.createBuffer({ size: FOUND_BYTES, usage: BUFFER_MAP_READ | BUFFER_COPY_DST });
+    const encoder = gpu.createCommandEncoder();
+    this.#encode(encoder, shape, this.#candidates);
+    encoder.copyBufferToBuffer(this.#found, 0, to, 0, FOUND_BYTES);
+    return { position: shape.position, commands: encoder.finish(), to };
   }
 
   /**
@@ -340,6 +367,8 @@ export class Executor {
 
   /** Gives the memory back. */
   destroy(): void {
+    this.#destroyed = true;
+    this.#recorded?.to.destroy();
     this.#memory.destroy();
     for (const buffer of [this.#step, this.#best, this.#parts, this.#found, this.#uniforms]) buffer.destroy();
   }
@@ -365,16 +394,18 @@ export class Executor {
     this.device.device.queue.submit([encoder.finish()]);
   }
 
-  async #read(bytes: number, encode: (encoder: GPUCommandEncoder, to: GPUBuffer) => void): Promise<ArrayBuffer> {
-    const gpu = this.device.device;
-    const to = gpu.createBuffer({
-      size: Math.ceil(bytes / 4) * 4,
-      usage: BUFFER_MAP_READ | BUFFER_COPY_DST,
-    });
+  #read(bytes: number, encode: (encoder: GPUCommandEncoder, to: GPUBuffer) => void): Promise<ArrayBuffer> {
+    const size = Math.ceil(bytes / 4) * 4;
+    const to = this.device.device.createBuffer({ size, usage: BUFFER_MAP_READ | BUFFER_COPY_DST });
+    this.#submit((encoder) => encode(encoder, to));
+    return this.#map(to, bytes);
+  }
+
+  /** What work that was submitted leaves in a buffer, which is gone then. */
+  async #map(to: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
     try {
-      this.#submit((encoder) => encode(encoder, to));
       await to.mapAsync(MAP_READ).catch(async (cause: Error) => {
-        await Promise.race([gpu.lost, Promise.resolve()]);
+        await Promise.race([this.device.device.lost, Promise.resolve()]);
         this.device.check();
         throw new GpuError("lost", `the GPU gives no results: ${cause.message}`, { cause });
       });

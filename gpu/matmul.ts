@@ -94,7 +94,6 @@ export function matmulLaunches(op: MatmulOp, capacity: Capacity): { few: Launch[
     settings: {
       ...shared,
       ...{ MATRICES: all, TWO: all === 2, THREE: all === 3, OUTPUTS: op.outputs },
-      ...(coded && { COLS: op.cols, GROUP: op.group }),
       ...(coded && { WORDS: op.group % (GEMM_WORDS * 4) === 0 ? GEMM_WORDS : GEMM_WORDS_LEAST, ...quads }),
     },
     params: params(allTiles),

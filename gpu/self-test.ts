@@ -22,6 +22,7 @@ const CONTEXT = 192;
 /** Rows of each step, from position 0 on; the last ones are beyond the positions that attention takes at once. */
 export const SELF_TEST_STEPS: readonly number[] = [1, 3, 12, 130, 1];
 const MANY_ROWS = 12;
+const CANDIDATES = 10;
 const ROWS = Math.max(...SELF_TEST_STEPS);
 /**
  * Of the largest logit. On activations in 8 bit, a last digit that differs can round a number the other way: those products
@@ -41,13 +42,14 @@ export interface SelfTestModel {
 
 /** Throws a GpuError with reason "wrong" if the device does not get the known numbers. */
 export async function selfTest(device: Device): Promise<void> {
-  const logits = await selfTestLogits(device);
+  const { logits, choicesAreRight } = await runSelfTest(device);
   const known = device.packedDot ? KNOWN_INT8 : KNOWN_F32;
   const largest = Math.max(...known.map(Math.abs));
   const off = known.map((value, i) => Math.abs((logits[i] ?? Number.NaN) - value) / largest);
   const worst = off.reduce((most, one) => (one <= most ? most : one), 0); // NaN is the worst
   if (!(worst <= (device.packedDot ? ERROR_INT8 : ERROR_F32)))
     throw wrong(device, `${worst.toPrecision(2)} off in its self-test`);
+  if (!choicesAreRight) throw wrong(device, "it does not find the largest of some numbers");
   if (device.packedDot) for (const dtype of [DTYPE_Q4, DTYPE_Q8]) await testProducts(device, dtype);
 }
 
@@ -105,25 +107,37 @@ function levelOf(weights: Uint8Array, { address, dtype, cols }: PlacedMatrix, ro
   return ((byte >> (i % BLOCK_COLS < 4 ? 0 : 4)) & 15) - 8;
 }
 
-/** The logits of the last row of each step, then the tokens that greedy() goes on with. */
-export async function selfTestLogits(device: Device): Promise<number[]> {
+/** The logits of the last row of each step; and whether what is chosen from logits is what it should be. */
+export async function runSelfTest(device: Device): Promise<{ logits: number[]; choicesAreRight: boolean }> {
   const { ops, weights, vocabulary } = selfTestModel(device.packedDot);
   const capacity = { rows: ROWS, outputs: 1, sequences: 1 };
   const executor = await Executor.of(device, ops, { vocabulary, capacity });
   try {
     executor.upload(0, weights);
     await executor.compiled();
-    const results: number[] = [];
+    const logits: number[] = [];
     let position = 0;
     for (const rows of SELF_TEST_STEPS) {
-      results.push(...(await executor.logits(rowsOf(rows, position))));
+      logits.push(...(await executor.logits(rowsOf(rows, position))));
       position += rows;
     }
-    for await (const token of executor.greedy(rowsOf(1, position), 3)) results.push(token / vocabulary);
-    return results;
+    return { logits, choicesAreRight: await choosesRightly(executor, rowsOf(1, position)) };
   } finally {
     executor.destroy();
   }
+}
+
+/** Compares choices with the logits that they are made from. */
+async function choosesRightly(executor: Executor, row: Uint8Array): Promise<boolean> {
+  const largest = (logits: Float32Array) => logits.indexOf(Math.max(...logits));
+  const [best] = await executor.best(row);
+  if (best !== largest(await executor.lastLogits(1))) return false;
+  for await (const token of executor.greedy(row, 1)) if (token !== largest(await executor.lastLogits(1))) return false;
+  const candidates = await executor.candidates(row, CANDIDATES);
+  const logits = await executor.lastLogits(1);
+  if (candidates === null || candidates.ids.length < CANDIDATES) return false;
+  const found = new Map(candidates.ids.map((id, i) => [id, candidates.logits[i]]));
+  return logits.every((logit, id) => found.get(id) === (logit >= candidates.bound ? logit : undefined));
 }
 
 /** Consecutive tokens of one sequence; the last one wants logits. */

@@ -45,7 +45,7 @@ export async function chooseDevice(pack: Pack, options: PlanOptions, signal?: Ab
 }
 
 async function gpuSpeed(pack: Pack, plan: Plan, signal: AbortSignal | undefined): Promise<DeviceSpeed> {
-  const model = await pack.rehearse(plan);
+  const model = await pack.rehearse(plan, false);
   try {
     const watch = new Stopwatch(model, signal);
     await watch.decode(1);

@@ -28,13 +28,13 @@ export interface OpenedDevice {
 
 const devices = new WeakMap<Host, Promise<OpenedDevice>>();
 
-/** The host's GPU, asked for and tested once; after it was lost, another. */
-export async function openDevice(host: Host): Promise<OpenedDevice> {
+/** The host's GPU, asked for and tested once; after it was lost, another. software: one that the CPU plays will do. */
+export async function openDevice(host: Host, software = true): Promise<OpenedDevice> {
   const known = await devices.get(host)?.catch(() => undefined);
   if (known !== undefined && !known.device.isLost) return known;
   const opened = named(async () => {
     const { findGpu, requestDevice, selfTest } = await import("../gpu/index");
-    const device = await requestDevice(await findGpu(host.webgpu));
+    const device = await requestDevice(await findGpu(host.webgpu), { software });
     const tested = selfTest(device);
     tested.catch(() => {}); // who needs it awaits it
     return { device, tested };

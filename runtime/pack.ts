@@ -154,7 +154,15 @@ export class Pack {
     const choice = wanted === "auto" ? await chooseDevice(this, plan.options, options.signal) : null;
     const device = choice?.device ?? (wanted === "gpu" ? "gpu" : "cpu");
     const isOther = device !== (plan.options.device ?? "cpu");
-    return this.#load(isOther ? this.plan(optionsFor(plan.options, device)) : plan, options, choice);
+    try {
+      return await this.#load(isOther ? this.plan(optionsFor(plan.options, device)) : plan, options, choice);
+    } catch (error) {
+      // What a GPU that was chosen then refuses, the CPU may take.
+      const isRefusal = error instanceof SnugError && ["gpu", "memory", "lost"].includes(error.code);
+      if (choice?.device !== "gpu" || !isRefusal) throw error;
+      const instead: DeviceChoice = { ...choice, device: "cpu", reason: error.message };
+      return this.#load(this.plan(optionsFor(plan.options, "cpu")), options, instead);
+    }
   }
 
   async #load(plan: Plan, options: LoadOptions, choice: DeviceChoice | null): Promise<Model> {
@@ -172,13 +180,14 @@ export class Pack {
 
   /**
    * A model as `plan` makes it, but without its weights, which are not read: it is as fast, and knows nothing. Takes
-   * 128 MB of memory, or what the plan takes if that is less, and the fixed part if that is more.
+   * 128 MB of memory, or what the plan takes if that is less, and the fixed part if that is more. software: of GPUs, one
+   * that the CPU plays will do.
    */
-  async rehearse(plan: Plan): Promise<Model> {
+  async rehearse(plan: Plan, software = true): Promise<Model> {
     const core = await this.#makeCore(plan);
     try {
       guarded(() => core.check(core.exports.load_rehearsal()));
-      const gpu = plan.deviceBytes > 0 ? await gpuExecutor(core, await openDevice(this.#host)) : undefined;
+      const gpu = plan.deviceBytes > 0 ? await gpuExecutor(core, await openDevice(this.#host, software)) : undefined;
       await gpu?.ready();
       return new Model({ core, executor: gpu ?? coreExecutor(core), plan }, this.#host, this.info);
     } catch (error) {

@@ -31,6 +31,7 @@ const RULES: Rule[] = [
   { files: /^assembly\/abi\.ts$/, allowed: () => false },
   { files: /^assembly\//, allowed: either(inside("assembly"), oneOf("packs/format")) },
   { files: /^packs\//, allowed: either(inside("packs"), oneOf("runtime/index", "runtime/node-assets"), builtin) },
+  { files: /^runtime\/node-gpu\.ts$/, allowed: either(inside("runtime"), oneOf("webgpu"), builtin) },
   {
     files: /^runtime\/node[\w-]*\.ts$/,
     allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format"), builtin),
@@ -38,6 +39,10 @@ const RULES: Rule[] = [
   {
     files: /^runtime\/chat\.ts$/,
     allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format", "@huggingface/jinja")),
+  },
+  {
+    files: /^runtime\/(?:browser-)?gpu\.ts$/,
+    allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format", "gpu/index")),
   },
   { files: /^runtime\//, allowed: either(inside("runtime"), oneOf("assembly/abi", "packs/format")) },
   {
@@ -70,7 +75,7 @@ const DOM =
   /\b(?:navigator|localStorage|sessionStorage|XMLHttpRequest|HTMLElement)\b|\b(?:window|document)\.(?:document|location|body|cookie|create|query|get|add)\w*/;
 /** The parts of the page that touch it. The others are tested without a browser. */
 const PAGE =
-  /^cli\/electron\/(?:page|preload)\.ts$|^cli\/web\/(?:chat|elements|fit|loading|notice|packs|page|picture|service-worker)\.ts$/;
+  /^cli\/electron\/(?:page|preload)\.ts$|^cli\/web\/(?:chat|elements|fit|gpu|loading|notice|packs|page|picture|service-worker)\.ts$/;
 const VAGUE = /(?:^|[-./])(?:utils?|helpers?|common|managers?|misc)(?:[-./]|$)/i;
 
 const files = FOLDERS.filter((folder) => existsSync(folder))
@@ -115,6 +120,17 @@ test("every line that imports is understood", () => {
       .filter((line) => /^(?:import|export)\b.*\bfrom\s*["']|^\} from\s*["']|^import\s*["']/.test(line.trim()));
     assert.ok(importsOf(file).length >= lines.length, `${file}: ${lines.length} lines import, ${importsOf(file)}`);
   }
+});
+
+test("what a GPU needs comes when one is asked for", () => {
+  let dynamic = 0;
+  for (const file of files.filter((name) => name.startsWith("runtime/"))) {
+    const code = codeOf(file);
+    for (const [statement] of code.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s*"(?:\.\.\/gpu\/[^"]*|webgpu)"/gm))
+      assert.match(statement, /^import type\b/, `${file}: ${statement}`);
+    dynamic += [...code.matchAll(/\bawait import\("\.\.\/gpu\/index"\)/g)].length;
+  }
+  assert.ok(dynamic > 0, "nobody asks for it");
 });
 
 test("WebAssembly is named where a module is compiled or held, and nowhere else", () => {

@@ -71,6 +71,22 @@ test("a remote model says what a model says", async () => {
   }
 });
 
+test("the device that is asked for is asked for at the other end, and why it was taken comes back", async () => {
+  assert.equal(model.choice, null);
+  const plan = await pack.plan({ rows: 8 });
+  const any = await pack.load(plan, { device: "auto" });
+  assert.equal(any.choice?.device, "cpu");
+  assert.match(any.choice?.reason ?? "", /GPU/);
+  assert.deepEqual(any.plan, plan);
+  await any.dispose();
+  await assert.rejects(pack.load(plan, { device: "gpu" }), says("gpu", "GPU"));
+  const onGpu = await pack.plan({ rows: 8, device: "gpu" });
+  assert.ok(onGpu.deviceBytes > 0);
+  const here = await pack.load(onGpu, { device: "cpu" });
+  assert.equal(here.plan.deviceBytes, 0);
+  await here.dispose();
+});
+
 test("progress comes before the load is done", async () => {
   const seen: number[] = [];
   const plan = await pack.plan();

@@ -6,7 +6,7 @@ import { KNOWN_F32, KNOWN_INT8 } from "../gpu/known-numbers";
 import type { ConvOp, MatmulOp, Op, RopeOp, ScanOp } from "../gpu/ops";
 import { SELF_TEST_STEPS, selfTestModel, selfTestToken } from "../gpu/self-test";
 import { decodeMatrix } from "../packs/encode";
-import { argmax, forward, type ReferenceModel } from "./reference";
+import { forward, type ReferenceModel } from "./reference";
 
 const { ops, weights, vocabulary } = selfTestModel(false);
 
@@ -95,7 +95,7 @@ function model(): ReferenceModel {
 
 test("the self-test of a GPU knows the right numbers", () => {
   const positions = SELF_TEST_STEPS.reduce((sum, rows) => sum + rows, 0);
-  const tokens = Array.from({ length: positions + 1 }, (_, position) => selfTestToken(position));
+  const tokens = Array.from({ length: positions }, (_, position) => selfTestToken(position));
   const reference = model();
   const want: number[] = [];
   const { logits } = forward(reference, tokens);
@@ -104,19 +104,15 @@ test("the self-test of a GPU knows the right numbers", () => {
     end += rows;
     want.push(...logits.subarray((end - 1) * vocabulary, end * vocabulary));
   }
-  const compared = want.length;
-  for (let i = 0; i < 3; i++) {
-    const token = argmax(forward(reference, tokens).logits, vocabulary, tokens.length - 1);
-    want.push(token / vocabulary);
-    tokens.push(token);
-  }
   assert.equal(KNOWN_F32.length, want.length);
   assert.equal(KNOWN_INT8.length, want.length);
   const largest = Math.max(...want.map(Math.abs));
   for (const [i, value] of want.entries()) {
     assert.ok(Math.abs((KNOWN_F32[i] as number) - value) <= 1e-4 * largest, `${i}: ${KNOWN_F32[i]}, not ${value}`);
     // What rounding activations to 8 bit does to so small a model.
-    const near = i < compared ? 0.05 * largest : 1e-5;
-    assert.ok(Math.abs((KNOWN_INT8[i] as number) - value) <= near, `in 8 bit, ${i}: ${KNOWN_INT8[i]}, not ${value}`);
+    assert.ok(
+      Math.abs((KNOWN_INT8[i] as number) - value) <= 0.05 * largest,
+      `in 8 bit, ${i}: ${KNOWN_INT8[i]}, not ${value}`,
+    );
   }
 });

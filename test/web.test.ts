@@ -16,7 +16,7 @@ import { PAGE_HEADERS, rangeOf, serveFolders } from "../cli/web/server";
 import { Spoken } from "../cli/web/spoken";
 import * as words from "../cli/web/words";
 import { SnugError } from "../runtime/errors";
-import { open, type Pack } from "../runtime/index";
+import { type DeviceChoice, open, type Pack } from "../runtime/index";
 import type { LayerPlan, Plan, StackPlan } from "../runtime/plan";
 import { scratchFolder } from "./write-checkpoint";
 
@@ -90,6 +90,29 @@ test("one thread is explained where the page is to blame, and a budget that is t
   const plan = planOf(17e6);
   assert.doesNotMatch(words.budgetWords({ bytes: 20e6, how: "known" }, plan), /may not load/);
   assert.match(words.budgetWords({ bytes: 2e6, how: "assumed" }, plan), /assumed.*smallest cut takes 13\.4 MB/);
+});
+
+test("where it runs, and why", () => {
+  const plan = planOf(17e6);
+  const onGpu = pack.plan({ memory: 30e6, context: 512, device: "gpu" });
+  const say = (of: Plan, choice: DeviceChoice | null, isOpen = false) =>
+    words.placeWords(of, { isOpen, choice, gpu: "a chip", isolated: true, page: HERE });
+  const [slow, fast] = [
+    { prefill: 5, decode: 4 },
+    { prefill: 900, decode: 550 },
+  ];
+  assert.equal(say(plan, null), words.threadWords(1, true));
+  assert.match(say(plan, null, true), /both are timed/);
+  assert.equal(say(onGpu, null), "Runs on the GPU (a chip).");
+  assert.match(
+    say(onGpu, { device: "gpu", reason: "", cpu: slow, gpu: fast }),
+    /GPU \(a chip\)\..* 550 .* CPU 4\.00\.$/,
+  );
+  assert.match(say(plan, { device: "cpu", reason: "", cpu: fast, gpu: slow }), /one thread\..* 550 .* GPU 4\.00\.$/);
+  const none = say(plan, { device: "cpu", reason: "there is no WebGPU here", cpu: null, gpu: null });
+  assert.match(none, /The GPU is not used: There is no WebGPU here\.$/);
+  const small = { device: "cpu", reason: `${HERE}my.snug does not fit`, cpu: null, gpu: null } as const;
+  assert.match(say(plan, small), /The GPU is not used: my\.snug does not fit\.$/);
 });
 
 test("errors are sentences that say what to do", () => {
@@ -423,6 +446,7 @@ test("the built page is whole: the service worker keeps every file, under a name
   for (const file of files) assert.equal(worker.includes(`"${file}"`), file !== "service-worker.js", file);
   assert.match(worker, /"[0-9a-f]{16}"/);
   const cores = ["", ".relaxed", ".threads", ".relaxed.threads"].map((build) => `core${build}.wasm`);
-  for (const file of ["browser-worker.js", "browser-thread.js", ...cores]) assert.ok(files.includes(file), file);
+  for (const file of ["browser-worker.js", "browser-thread.js", "browser-gpu.js", ...cores])
+    assert.ok(files.includes(file), file);
   for (const [, file] of markup.matchAll(/(?:src|href)="([^"]+)"/g)) assert.ok(files.includes(file as string), file);
 });

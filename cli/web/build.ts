@@ -1,4 +1,4 @@
-// Makes the page: bundles its code, copies what needs no bundling, and tells the service worker what there is to keep.
+// Makes the page: bundles its code, copies what is built already, and tells the service worker what there is to keep.
 
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
@@ -6,11 +6,14 @@ import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const COPIED = ["cli/web/index.html", "cli/web/icon.svg", "cli/web/page.webmanifest"];
-const CORES = ["core.wasm", "core.relaxed.wasm", "core.threads.wasm", "core.relaxed.threads.wasm"];
-/** The runtime looks for its workers beside the page's code, under these names. */
-const BUNDLED = ["cli/web/page.ts", "cli/web/page.css", "runtime/browser-worker.ts", "runtime/browser-thread.ts"];
+/** The runtime looks for these beside the page's code. */
+const RUNTIME = [
+  ...["browser-worker.js", "browser-thread.js", "browser-gpu.js"],
+  ...["core.wasm", "core.relaxed.wasm", "core.threads.wasm", "core.relaxed.threads.wasm"],
+];
+const BUNDLED = ["cli/web/page.ts", "cli/web/page.css"];
 
-/** Builds into a folder, from the repository's root and the cores in dist. Returns the names of the files. */
+/** Builds into a folder, from the repository's root and the runtime in dist. Returns the names of the files. */
 export async function buildPage(folder: string): Promise<string[]> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
@@ -25,7 +28,7 @@ export async function buildPage(folder: string): Promise<string[]> {
     logLevel: "warning",
   } as const;
   await build({ ...options, entryPoints: BUNDLED });
-  const copied = [...COPIED, ...CORES.map((core) => join("dist", core))];
+  const copied = [...COPIED, ...RUNTIME.map((file) => join("dist", file))];
   for (const path of copied) await copyFile(path, join(folder, basename(path)));
 
   const files = [...BUNDLED, ...copied].map((path) => basename(path).replace(/\.ts$/, ".js"));

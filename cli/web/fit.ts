@@ -1,8 +1,9 @@
 // Fits a pack to memory: the slider, the typed budget and the length of the conversation, and the plan that they come
 // to, drawn as soon as the runtime answers.
 
-import type { Plan, PlanOptions, RemotePack } from "../../runtime/browser";
-import { create, find, write } from "./elements";
+import type { DeviceChoice, LoadOptions, Plan, PlanOptions, RemoteModel, RemotePack } from "../../runtime/browser";
+import { create, find, show, write } from "./elements";
+import { findGpu } from "./gpu";
 import { announce } from "./notice";
 import { Picture } from "./picture";
 import type { Presets } from "./presets";
@@ -12,10 +13,10 @@ import {
   errorWords,
   exactSize,
   grouped,
+  placeWords,
   qualityWords,
   size,
   sliderWords,
-  threadWords,
 } from "./words";
 
 /** What a plan is for, where nobody says: the runtime's own default. */
@@ -28,6 +29,7 @@ const PAGE_BYTES = 65536;
 const TELL_MS = 700;
 
 type Memory = NonNullable<PlanOptions["memory"]>;
+type Device = NonNullable<LoadOptions["device"]>;
 
 export class Fit {
   readonly #onPlan: (plan: Plan | null) => void;
@@ -35,6 +37,7 @@ export class Fit {
   readonly #slider = find<HTMLInputElement>("slider");
   readonly #memory = find<HTMLInputElement>("memory");
   readonly #context = find<HTMLSelectElement>("context");
+  readonly #device = find<HTMLSelectElement>("device");
   #pack: RemotePack | null = null;
   /** Everything kept, at this context: where the slider ends. */
   #whole: Plan | null = null;
@@ -42,6 +45,9 @@ export class Fit {
   #wanted: { memory: Memory | null } | null = null;
   #isPlanning = false;
   #telling = 0;
+  #gpu = "";
+  /** Where the model runs that was loaded last: where one of the faster device would, too, as far as is known. */
+  #runsOn: { readonly device: "cpu" | "gpu"; readonly choice: DeviceChoice | null } = { device: "cpu", choice: null };
 
   /** onPlan: what is planned now; null where the wishes come to no plan. */
   constructor(onPlan: (plan: Plan | null) => void) {
@@ -52,6 +58,17 @@ export class Fit {
       this.#whole = null;
       this.#wish(this.#plan?.memoryBytes ?? this.#memory.value);
     });
+    this.#device.addEventListener("change", () => {
+      this.#runsOn = { device: "cpu", choice: null };
+      this.#whole = null;
+      this.#wish(this.#plan?.memoryBytes ?? this.#memory.value);
+    });
+    void this.#offerDevices();
+  }
+
+  /** What to load on. */
+  get device(): Device {
+    return this.#device.value as Device;
   }
 
   get plan(): Plan | null {
@@ -63,20 +80,33 @@ export class Fit {
     this.#pack = pack;
     this.#whole = null;
     this.#plan = null;
+    this.#runsOn = { device: "cpu", choice: null };
     this.#picture.clear();
     this.#offerContexts(pack.shape.maximumContext, presets.context ?? CONTEXT);
     this.#want(presets.memory ?? null);
   }
 
-  /** Takes a plan that was made elsewhere, such as the smaller one that could be loaded. */
-  take(plan: Plan): void {
+  /** Takes the plan that a model came to, such as a smaller one, or one for the faster device. */
+  take({ plan, choice }: RemoteModel): void {
     this.#wanted = null;
+    this.#runsOn = { device: plan.deviceBytes > 0 ? "gpu" : "cpu", choice };
     this.#draw(plan);
+    if (this.#whole?.options.device !== this.#wishes().device) this.#whole = null;
   }
 
   /** While a model loads the wishes rest. */
   lock(isLocked: boolean): void {
     find<HTMLFieldSetElement>("fit-fields").disabled = isLocked;
+  }
+
+  /** Without a GPU there is nothing to choose; one that the CPU plays is no faster than the CPU. */
+  async #offerDevices(): Promise<void> {
+    const gpu = await findGpu();
+    if (gpu === null) return;
+    this.#gpu = gpu.name;
+    this.#device.value = gpu.isSoftware ? "cpu" : "auto";
+    show(find("device-choice"), true);
+    if (this.#plan !== null) this.#draw(this.#plan);
   }
 
   #offerContexts(most: number, chosen: number): void {
@@ -108,12 +138,16 @@ export class Fit {
       const pack = this.#pack;
       const { memory } = this.#wanted;
       this.#wanted = null;
-      const context = Number(this.#context.value);
+      const wishes = this.#wishes();
       try {
-        const whole = this.#whole ?? (await pack.plan({ context }));
+        const whole = this.#whole ?? (await pack.plan(wishes));
         const spare = Math.min(Math.max(pack.spare.bytes, whole.minimumBytes), whole.maximumBytes);
-        const plan = await pack.plan({ context, memory: memory ?? spare });
-        if (pack !== this.#pack || context !== Number(this.#context.value)) continue;
+        const fitted = await pack.plan({ ...wishes, memory: memory ?? spare });
+        // What is room enough for all of it on one device may not be on the other, where all of it is meant too.
+        const isAll = this.device === "auto" && fitted.keptUnits === fitted.units;
+        const plan = isAll ? whole : fitted;
+        const { context, device } = this.#wishes();
+        if (pack !== this.#pack || context !== wishes.context || device !== wishes.device) continue;
         this.#whole = whole;
         write(find("spare"), budgetWords(pack.spare, whole));
         this.#draw(plan);
@@ -122,6 +156,11 @@ export class Fit {
       }
     }
     this.#isPlanning = false;
+  }
+
+  #wishes() {
+    const device = this.device === "auto" ? this.#runsOn.device : this.device;
+    return { context: Number(this.#context.value), device };
   }
 
   #draw(plan: Plan): void {
@@ -141,7 +180,10 @@ export class Fit {
     write(find("most"), `everything, ${size(most)}`);
     write(find("cut"), cutWords(plan));
     write(find("quality"), qualityWords(plan, this.#whole?.expectedPerplexity ?? null));
-    write(find("threads"), threadWords(plan.threads, globalThis.crossOriginIsolated));
+    const { choice } = this.#runsOn;
+    const isOpen = this.device === "auto" && choice === null;
+    const isolated = globalThis.crossOriginIsolated;
+    write(find("runs-on"), placeWords(plan, { isOpen, choice, gpu: this.#gpu, isolated, page: document.baseURI }));
     this.#picture.draw(plan);
     this.#onPlan(plan);
   }

@@ -1,11 +1,13 @@
 // The Load button: what it would fetch, how far it is, stopping it, and what came of it.
 
-import type { Plan, RemoteModel, RemotePack, SnugError } from "../../runtime/browser";
+import type { LoadOptions, Plan, RemoteModel, RemotePack, SnugError } from "../../runtime/browser";
 import { find, show, write } from "./elements";
 import { announce, clearNotice, complain, remark } from "./notice";
 import { downloadWords, exactSize, progress, sentence, size } from "./words";
 
 export interface LoadingEvents {
+  /** What to load on. */
+  device(): NonNullable<LoadOptions["device"]>;
   /** Before anything is read: whatever was loaded is let go. */
   onStart(): Promise<void>;
   onModel(model: RemoteModel): void;
@@ -21,6 +23,7 @@ export class Loading {
   #pack: RemotePack | null = null;
   #plan: Plan | null = null;
   #loaded: Plan | null = null;
+  #loadedOn: LoadOptions["device"];
   #keptBytes: number | null = 0;
   #stop: AbortController | null = null;
 
@@ -61,7 +64,8 @@ export class Loading {
   #update(): void {
     if (this.#stop !== null) return;
     const plan = this.#plan;
-    const isLoaded = plan !== null && this.#loaded !== null && sameCut(plan, this.#loaded);
+    const isLoaded =
+      plan !== null && this.#loaded !== null && sameCut(plan, this.#loaded) && this.#loadedOn === this.#events.device();
     this.#load.disabled = plan === null || isLoaded;
     if (plan === null) {
       write(this.#load, "Load");
@@ -86,12 +90,14 @@ export class Loading {
     clearNotice();
     this.#showWork(true);
     this.#cancel.focus();
-    write(find("load-text"), "Starting…");
+    const device = this.#events.device();
+    write(find("load-text"), device === "auto" ? "Timing the GPU and the CPU…" : "Starting…");
     announce(`Loading ${size(plan.readBytes)}.`);
     let loaded: RemoteModel | null = null;
     try {
       await this.#events.onStart();
       loaded = await pack.load(plan, {
+        device,
         signal: stop.signal,
         onProgress: ({ readBytes, totalBytes, downloadedBytes }) => {
           this.#progress.value = totalBytes > 0 ? readBytes / totalBytes : 1;
@@ -109,6 +115,7 @@ export class Loading {
     this.#showWork(false);
     if (loaded !== null && this.#pack === pack) {
       this.#loaded = loaded.plan;
+      this.#loadedOn = device;
       this.#plan = loaded.plan;
       this.#events.onModel(loaded);
     } else {

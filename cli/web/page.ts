@@ -16,6 +16,7 @@ class Page {
   readonly #chat = new Chat();
   readonly #packs = new Packs((choice) => void this.choose(choice));
   readonly #loading = new Loading({
+    device: () => this.#fit.device,
     onStart: () => this.#startLoading(),
     onModel: (model) => this.#useModel(model),
     onEnd: () => void this.#endLoading(),
@@ -121,13 +122,14 @@ class Page {
 
   #useModel(model: RemoteModel): void {
     this.#model = model;
-    this.#fit.take(model.plan);
+    this.#fit.take(model);
     this.#setPhase("ready");
     show(find("talk"), true);
     this.#chat.use(model);
     const { plan, info } = model;
     const cut = plan.keptUnits === plan.units ? "whole" : `${percent(plan.pruningRate)} cut`;
-    write(find("setup-summary"), `${info.name} · ${size(plan.totalBytes)} · ${cut}`);
+    const device = plan.deviceBytes > 0 ? " · GPU" : "";
+    write(find("setup-summary"), `${info.name} · ${size(plan.totalBytes)} · ${cut}${device}`);
     announce(`${info.name} is loaded. Write to it.`);
     this.#openSetup(false);
     this.#chat.focus();

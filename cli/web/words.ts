@@ -1,6 +1,6 @@
 // What the page says in words: sizes, speeds, what a plan comes to, and what to do about an error. No DOM.
 
-import type { ErrorCode, Plan, StackPlan } from "../../runtime/browser";
+import type { DeviceChoice, ErrorCode, Plan, StackPlan } from "../../runtime/browser";
 
 type Kind = StackPlan["kind"];
 
@@ -98,6 +98,31 @@ export function threadWords(threads: number, isolated: boolean): string {
     : "Runs on one thread: more need a page that is cross-origin isolated, and this one is not.";
 }
 
+interface PlaceFacts {
+  readonly isOpen: boolean;
+  readonly choice: DeviceChoice | null;
+  readonly gpu: string;
+  readonly isolated: boolean;
+  readonly page: string;
+}
+
+/**
+ * Where a model runs, and why there. `isOpen`: that is found out when it is loaded; `choice`: it was; null: nobody had to;
+ * `gpu`: the GPU's name; `page`: the page's address.
+ */
+export function placeWords(plan: Plan, { isOpen, choice, gpu, isolated, page }: PlaceFacts): string {
+  const onGpu = gpu === "" ? "Runs on the GPU." : `Runs on the GPU (${gpu}).`;
+  const here = plan.deviceBytes > 0 ? onGpu : threadWords(plan.threads, isolated);
+  if (choice !== null && choice.cpu !== null && choice.gpu !== null) {
+    const [taken, other] = choice.device === "gpu" ? [choice.gpu, choice.cpu] : [choice.cpu, choice.gpu];
+    const [name, otherName] = choice.device === "gpu" ? ["GPU", "CPU"] : ["CPU", "GPU"];
+    const speeds = `${digits(taken.decode)} tokens a second, the ${otherName} ${digits(other.decode)}`;
+    return `${here} The ${name} is the faster one here: ${speeds}.`;
+  }
+  if (choice !== null) return `${here} The GPU is not used: ${sentence(withNames(choice.reason, page))}`;
+  return isOpen ? "Runs on the GPU or the CPU: both are timed before it is loaded." : here;
+}
+
 /** Where the proposed budget comes from. */
 export function budgetWords(spare: { bytes: number; how: string }, plan: Plan): string {
   const may = `This page may take about ${size(spare.bytes)}: ${spare.how}.`;
@@ -131,8 +156,12 @@ export function errorWords(error: unknown, pageAddress: string): string {
   const { code, message } = error as { code?: unknown; message?: unknown };
   const advice = ADVICE[(typeof code === "string" ? code : "internal") as ErrorCode];
   const whole = typeof message === "string" && message !== "" ? message : String(error);
-  const text = whole.replace(/https?:\/\/\S+?(?=[:;,.]?(?:\s|$))/g, (found) => placeName(found, pageAddress));
-  return advice === undefined ? sentence(text) : `${sentence(text)} ${advice}`;
+  const text = sentence(withNames(whole, pageAddress));
+  return advice === undefined ? text : `${text} ${advice}`;
+}
+
+function withNames(text: string, pageAddress: string): string {
+  return text.replace(/https?:\/\/\S+?(?=[:;,.]?(?:\s|$))/g, (found) => placeName(found, pageAddress));
 }
 
 /** Begins with a capital, where it begins with a word, and ends with a stop. */

@@ -1,7 +1,7 @@
 // OP_MATMUL for many rows, on coded input. A workgroup does 64 × QUADS_T rows of the step and 64 × QUADS_R rows of the
 // matrices, a thread 4 × QUADS_T of the one and 4 × QUADS_R of the other, in sums of 8-bit products; after each group of
 // columns they are scaled and added up in f32.
-// Consts: as gemv.wgsl, without those for codes made there; OUTPUTS: for the rows that want logits; QUADS_T, QUADS_R; WORDS: of 4 columns, in workgroup memory at once, a group is a multiple.
+// Consts: as gemv.wgsl; QUADS_T, QUADS_R; WORDS: of 4 columns, in workgroup memory at once, a group is a multiple.
 struct Params {
   cols: u32, // of a panel
   group: u32,
@@ -35,8 +35,6 @@ const TOKENS = 64u * QUADS_T;
 const ROWS = 64u * QUADS_R;
 var<workgroup> xs: array<vec4<u32>, WORDS * TOKENS / 4u>; // [word][token]
 var<workgroup> ws: array<vec4<u32>, WORDS * ROWS / 4u>; // [word][row]
-var<workgroup> x_scales: array<vec4<f32>, TOKENS / 4u>; // of the group
-var<workgroup> w_scales: array<vec4<f32>, ROWS / 4u>;
 var<workgroup> tile_at: array<u32, ROWS / 16u>;
 var<workgroup> tile_panel: array<u32, ROWS / 16u>;
 
@@ -57,9 +55,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   }
   let tx = l % 16u;
   let ty = l / 16u;
-  let groups = params.input_cols / GROUP;
-  let panel_groups = COLS / GROUP;
-  let group_vectors = select(2u + GROUP, 2u + GROUP / 2u, DTYPE == 2u);
+  let groups = params.input_cols / params.group;
+  let panel_groups = params.cols / params.group;
+  let group_vectors = select(2u + params.group, 2u + params.group / 2u, DTYPE == 2u);
   var sums: array<vec4<f32>, 4u * QUADS_T * QUADS_R>;
   for (var g = 0u; g < groups; g++) {
     var group_at = g * group_vectors;
@@ -69,25 +67,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
       group_at = (g % panel_groups) * group_vectors;
     }
     var acc = array<vec4<i32>, 4u * QUADS_T * QUADS_R>();
-    for (var word = 0u; word < GROUP / 4u; word += WORDS) {
+    for (var word = 0u; word < params.group / 4u; word += WORDS) {
       workgroupBarrier();
-      if (word == 0u) {
-        for (var i = l; i < TOKENS + ROWS / 4u; i += 256u) {
-          if (i < TOKENS) {
-            let row = min(first_token + i, count - 1u) * params.row_floats + params.first_col;
-            x_scales[i / 4u][i % 4u] = bitcast<f32>(codes[params.scales + row / GROUP + g]);
-          } else {
-            let quad = i - TOKENS;
-            let at = tile_at[quad / 4u] + panel * tile_panel[quad / 4u] + group_at;
-            w_scales[quad] = scales_of(at, quad % 4u);
-          }
-        }
-      }
       for (var i = l; i < TOKENS * WORDS / 2u; i += 256u) {
         let token = i / (WORDS / 2u);
         let pair = i % (WORDS / 2u);
         let row = min(first_token + token, count - 1u) * params.row_floats + params.first_col;
-        let base = (row + g * GROUP) / 4u + word + pair * 2u;
+        let base = (row + g * params.group) / 4u + word + pair * 2u;
         xs[pair * 2u * (TOKENS / 4u) + token / 4u][token % 4u] = codes[base];
         xs[(pair * 2u + 1u) * (TOKENS / 4u) + token / 4u][token % 4u] = codes[base + 1u];
       }
@@ -125,15 +111,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         }
       }
     }
-    for (var i = 0u; i < QUADS_T; i++) {
-      let x = x_scales[ty + 16u * i];
-      for (var j = 0u; j < QUADS_R; j++) {
-        let w = w_scales[tx + 16u * j];
-        let at = i * 4u * QUADS_R + j;
-        sums[at] += vec4<f32>(acc[at]) * (w * x.x);
-        sums[at + QUADS_R] += vec4<f32>(acc[at + QUADS_R]) * (w * x.y);
-        sums[at + 2u * QUADS_R] += vec4<f32>(acc[at + 2u * QUADS_R]) * (w * x.z);
-        sums[at + 3u * QUADS_R] += vec4<f32>(acc[at + 3u * QUADS_R]) * (w * x.w);
+    for (var j = 0u; j < QUADS_R; j++) {
+      let tile = (tx + 16u * j) / 4u;
+      let scale = scales_of(tile_at[tile] + panel * tile_panel[tile] + group_at, tx % 4u);
+      for (var i = 0u; i < 4u * QUADS_T; i++) {
+        let token = min(first_token + (ty + 16u * (i / 4u)) * 4u + i % 4u, count - 1u);
+        let x_scale = bitcast<f32>(codes[params.scales + (token * params.row_floats + params.first_col) / params.group + g]);
+        sums[i * QUADS_R + j] += vec4<f32>(acc[i * QUADS_R + j]) * (scale * x_scale);
       }
     }
   }

@@ -43,10 +43,14 @@ export const CHROMIUM_ARGUMENTS = [
 ];
 const READY_MS = 20_000;
 
+/** A GPU that the CPU plays, for Chromium without a window. */
+export const CHROMIUM_GPU = ["--enable-unsafe-webgpu"];
+
 export interface Kind {
   /** Why it cannot be launched here, or false. */
   missing(): string | false;
-  launch(): Promise<Browser>;
+  /** more: arguments of the command line, for Chromium. */
+  launch(more?: readonly string[]): Promise<Browser>;
 }
 
 const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"];
@@ -58,9 +62,9 @@ export const chromiumPath = () => installed(...CHROMIUM);
 export const BROWSERS: Readonly<Record<string, Kind>> = {
   Chromium: {
     missing: () => missing(CHROMIUM),
-    async launch() {
+    async launch(more = []) {
       const folder = mkdtempSync(join(tmpdir(), "snug-chromium-"));
-      const options = { executablePath: chromiumPath(), args: CHROMIUM_ARGUMENTS };
+      const options = { executablePath: chromiumPath(), args: [...CHROMIUM_ARGUMENTS, ...more] };
       const context = await chromium.launchPersistentContext(folder, options);
       return {
         version: context.browser()?.version() ?? "",

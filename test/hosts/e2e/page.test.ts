@@ -12,9 +12,11 @@ import { fileURLToPath } from "node:url";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
 import { buildPage } from "../../../cli/web/build";
 import { serveFolders } from "../../../cli/web/server";
-import { BROWSERS, CHROMIUM_ARGUMENTS, chromiumPath } from "./browsers";
+import { BROWSERS, CHROMIUM_ARGUMENTS, CHROMIUM_GPU, chromiumPath } from "./browsers";
 
 const PHONE = { width: 390, height: 844 };
+/** A GPU that the CPU plays takes its time to compile kernels. */
+const GPU_MS = 240_000;
 const DESKTOP = { width: 1280, height: 800 };
 const pictures = join(dirname(fileURLToPath(import.meta.url)), "pictures");
 
@@ -42,11 +44,12 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
     rmSync(folder, { recursive: true, force: true });
   });
 
-  beforeEach(async () => {
+  const visit = async (more: readonly string[] = []) => {
     const executablePath = chromiumPath();
     const profile = mkdtempSync(join(folder, "profile-"));
     const phone = { viewport: PHONE, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-    context = await chromium.launchPersistentContext(profile, { executablePath, args: CHROMIUM_ARGUMENTS, ...phone });
+    const args = [...CHROMIUM_ARGUMENTS, ...more];
+    context = await chromium.launchPersistentContext(profile, { executablePath, args, ...phone });
     page = await context.newPage();
     complaints.length = 0;
     page.on("pageerror", ({ message }) => complaints.push(message));
@@ -54,7 +57,8 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
       if (message.type() === "error") complaints.push(message.text());
     });
     await page.goto(address);
-  });
+  };
+  beforeEach(() => visit());
   afterEach(async () => {
     await context.close();
     assert.deepEqual(complaints, []);
@@ -62,7 +66,7 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
 
   const picture = (name: string) => page.screenshot({ path: join(pictures, `${name}.png`) });
   const text = async (selector: string) => (await page.textContent(selector)) ?? "";
-  const phase = (name: string) => page.waitForSelector(`body[data-phase=${name}]`, { timeout: 30_000 });
+  const phase = (name: string, timeout = 30_000) => page.waitForSelector(`body[data-phase=${name}]`, { timeout });
   const overflow = () => page.evaluate("document.documentElement.scrollWidth - innerWidth");
 
   async function load(memory?: string): Promise<void> {
@@ -91,6 +95,7 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
     await phase("fitting");
     await page.waitForSelector("#fit[data-plan=shown]");
     assert.match(await text("#spare"), /memory/);
+    assert.equal(await page.isVisible("#device"), false, "there is no GPU to choose");
     await picture("2-fitting");
     const whole = await page.locator("#network").getAttribute("aria-label");
     await page.fill("#memory", "16MB");
@@ -161,6 +166,34 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
       complaints.length,
       ...complaints.filter((text) => !text.includes("ERR_INTERNET_DISCONNECTED")),
     );
+  });
+
+  test("with a GPU there is a choice, and the page says what came of it", async () => {
+    await context.close();
+    await visit(CHROMIUM_GPU);
+    await page.click("#packs button.pack");
+    await phase("fitting");
+    await page.waitForSelector("#device:visible");
+    assert.equal(await page.inputValue("#device"), "cpu", "the CPU plays this GPU");
+    assert.match(await text("#runs-on"), /thread/);
+    await page.selectOption("#device", "auto");
+    await page.waitForFunction(() => document.querySelector("#runs-on")?.textContent?.includes("both are timed"));
+    await picture("8-devices");
+    assert.equal(await overflow(), 0);
+    await page.setViewportSize(DESKTOP);
+    await page.focus("#device");
+    await page.keyboard.press("ArrowUp");
+    assert.equal(await page.inputValue("#device"), "gpu");
+    await page.waitForFunction(() => document.querySelector("#runs-on")?.textContent?.startsWith("Runs on the GPU"));
+    await page.keyboard.press("ArrowDown");
+    await page.waitForSelector("#load:enabled");
+    await page.click("#load");
+    await phase("ready", GPU_MS);
+    assert.match(await text("#runs-on"), /the faster one here: [\d.,]+ tokens a second, the GPU [\d.,]+\.$/);
+    assert.ok((await say("Hello")).length > 0);
+    await page.locator("#grounds").scrollIntoViewIfNeeded();
+    await picture("9-chosen");
+    assert.equal(await overflow(), 0);
   });
 
   test("on a desktop, in the dark, with the keyboard alone", async () => {

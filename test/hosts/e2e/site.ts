@@ -13,6 +13,10 @@ const PAGE =
   '<!doctype html><html lang="en"><title>snug</title><script type="module" src="/visitor.js"></script></html>';
 const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; img-src data:";
 
+/** snug's worker, watched by gpu-probe.ts. */
+const PROBED_WORKER = 'import "/gpu-probe.js"; import "/dist/browser-worker.js";';
+const BUNDLES = ["/visitor.js", "/gpu-probe.js"];
+
 /** Serves a page with visitor.ts, the product's bundles and its modules. isolated: may the page share memory? */
 export function site(dist: string, bundles: string, isolated: boolean): RequestListener {
   return ({ url = "/" }, response) => {
@@ -26,10 +30,14 @@ export function site(dist: string, bundles: string, isolated: boolean): RequestL
       response.setHeader("Content-Type", TYPES[".html"] as string);
       return void response.end(PAGE);
     }
+    if (path === "/probed-worker.js") {
+      response.setHeader("Content-Type", TYPES[".js"] as string);
+      return void response.end(PROBED_WORKER);
+    }
     if (path === "/favicon.ico") return void response.writeHead(204).end();
     try {
       const body = readFileSync(
-        path === "/visitor.js" ? join(bundles, path) : join(dist, path.replace(/^\/dist\//, "/")),
+        BUNDLES.includes(path) ? join(bundles, path) : join(dist, path.replace(/^\/dist\//, "/")),
       );
       response.setHeader("Content-Type", TYPES[extname(path)] ?? "application/octet-stream");
       response.end(body);

@@ -1,6 +1,7 @@
 // What the tests do on a page: small steps by name, with JSON in and out.
 
 import type * as Snug from "../../../runtime/browser";
+import { CHANNEL, type Probed } from "./probed";
 
 type Api = typeof Snug;
 
@@ -11,6 +12,21 @@ export interface Loaded {
   /** Progress as it was told: bytes read. */
   readonly told: readonly number[];
   readonly smaller: number;
+}
+
+/** Milliseconds since load() was called. */
+export interface Timed {
+  readonly tokens: readonly number[];
+  readonly plan: Snug.Plan;
+  readonly choice: Snug.DeviceChoice | null;
+  readonly downloadedBytes: number;
+  /** The last byte was checked, and is where it belongs. */
+  readonly read: number;
+  readonly loaded: number;
+  readonly firstText: number;
+  readonly pipelinesAsked: number;
+  readonly pipelines: readonly number[];
+  readonly dispatches: number;
 }
 
 const violations: string[] = [];
@@ -61,6 +77,36 @@ const steps = {
     return { tokens: said.tokens, plan: model.plan, downloadedBytes, told, smaller };
   },
 
+  /** Loads in a worker that gpu-probe.ts watches, and says 16 tokens, with the time that each part takes. */
+  async time(source: string, device: "cpu" | "gpu" | "auto", options: Snug.PlanOptions): Promise<Timed> {
+    pack = await snug.open(source, { worker: "/probed-worker.js" });
+    const plan = await pack.plan(options);
+    const origin = performance.timeOrigin + performance.now();
+    const since = (time = performance.timeOrigin + performance.now()) => Math.round(time - origin);
+    let downloadedBytes = 0;
+    let read = 0;
+    const model = await pack.load(plan, {
+      device,
+      onProgress(progress) {
+        ({ downloadedBytes } = progress);
+        read = since();
+      },
+    });
+    const loaded = since();
+    let firstText = 0;
+    const said = model.generate("Once upon a time", { temperature: 0, repeatPenalty: 1, maxTokens: 16 });
+    for await (const _ of said) firstText ||= since();
+    const { tokens } = await said.result();
+    const { asked, pipelines, dispatches } = await probed();
+    const { plan: taken, choice } = model;
+    await pack.close();
+    return {
+      ...{ tokens, plan: taken, choice, downloadedBytes, read, loaded, firstText, dispatches },
+      pipelinesAsked: since(asked),
+      pipelines: pipelines.map(since),
+    };
+  },
+
   close: () => pack.close(),
   plan: (options: Snug.PlanOptions) => pack.plan(options),
   stored: () => snug.stored(),
@@ -82,6 +128,18 @@ const steps = {
 };
 
 export type Steps = typeof steps;
+
+/** What the worker's probe has noted. */
+function probed(): Promise<Probed> {
+  const channel = new BroadcastChannel(CHANNEL);
+  return new Promise((resolve) => {
+    channel.onmessage = ({ data }) => {
+      channel.close();
+      resolve(data);
+    };
+    channel.postMessage("report");
+  });
+}
 
 /** Runs a step; a failure is an answer too. */
 Object.assign(window, {

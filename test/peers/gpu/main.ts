@@ -13,7 +13,7 @@ import { type ModelTime, measureModels, measureProducts } from "./snug";
 
 const USAGE = `npm run bench:gpu-peers -- [options]
   --parts A,B       ceilings, onnxruntime, snug       (default: all)
-  --sizes NAME      full, small                       (default: full, and small on a software adapter)
+  --sizes NAME      full, products, small             (default: full, and small on a software adapter)
   --toggles A,B     of Dawn                           (default: ${TOGGLES.join()})
   --wasm FILE       onnxruntime's ort-wasm-simd-threaded.asyncify.wasm, or FILE.br
                                                       (default: the one that is installed)
@@ -45,10 +45,15 @@ const SIZES: Readonly<Record<string, Sizes>> = {
     },
     chain: { layers: 32, size: 4096, rows: 512 },
     models: [
-      { shape: "qwen2.5-0.5b", rates: [0], groups: [32, 128] },
-      { shape: "llama-3.2-1b", rates: [0], groups: [32, 128] },
+      { shape: "qwen2.5-0.5b", rates: [0], groups: [32] },
+      { shape: "llama-3.2-1b", rates: [0], groups: [32] },
       { shape: "llama-3.1-8b", rates: [0, 0.35], groups: [32, 128] },
     ],
+  },
+  products: {
+    ceilings: { readBytes: 2 ** 30, readWorkgroups: [8448], gemms: [], dispatches: 500 },
+    chain: { layers: 32, size: 4096, rows: 512 },
+    models: [],
   },
   small: {
     ceilings: {
