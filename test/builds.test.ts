@@ -54,7 +54,7 @@ for (const [index, { name, config, sizes }] of [...SHAPES.slice(0, 2), ...FAMILY
             const of = async (threads: number) => {
               const model = await loadCut(pack, layout, units, { rows, outputs: rows, threads, activations });
               await allThere(model, threads);
-              const logits = logitsOf(model, tokens);
+              const logits = await logitsOf(model, tokens);
               model.dispose();
               return logits;
             };

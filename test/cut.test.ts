@@ -57,7 +57,7 @@ for (const [index, shape] of [...SHAPES, ...FAMILY_SHAPES, ODD].entries()) {
         const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;
         for (const rows of CHUNKS) {
           const model = await loadCut(pack, layout, units, { rows, outputs: rows });
-          const off = distance(logitsOf(model, tokens), want);
+          const off = distance(await logitsOf(model, tokens), want);
           assert.ok(off <= BOUND, `${units} of ${layout.units.length} units, ${rows} rows a step: ${off}`);
           worst = Math.max(worst, off);
           model.dispose();
@@ -80,13 +80,13 @@ for (const [index, shape] of [...SHAPES, ...FAMILY_SHAPES, ODD].entries()) {
     for (const units of someCuts(layout.units.length, seed + 50)) {
       probe.narrow(keptOf(layout, units));
       const loaded = await loadCut(pack, layout, units, options);
-      assert.deepEqual(logitsOf(model, tokens), logitsOf(loaded, tokens), `narrowed to ${units} units`);
+      assert.deepEqual(await logitsOf(model, tokens), await logitsOf(loaded, tokens), `narrowed to ${units} units`);
     }
     for (let cut = 0; cut < CUTS; cut++) {
       // Cuts that no order of the units has: whole stacks gone, others whole.
       const kept = layout.stacks.map((stack) => (int(3) === 0 ? 0 : int(stack.units + 1)));
       probe.narrow(kept);
-      const off = distance(logitsOf(model, tokens), forward(readCut(bytes, layout, kept), tokens).logits);
+      const off = distance(await logitsOf(model, tokens), forward(readCut(bytes, layout, kept), tokens).logits);
       assert.ok(off <= BOUND, `kept ${kept}: ${off}`);
     }
   });
@@ -102,7 +102,10 @@ for (const [index, shape] of [...SHAPES, ...FAMILY_SHAPES, ODD].entries()) {
       const pack = await openBytes(
         await packCheckpoint(folder, { ...(order !== undefined && { seed: order }), sizes: shape.sizes }),
       );
-      const off = distance(logitsOf(await pack.load(pack.plan({ outputs: 64, activations: "f32" })), tokens), want);
+      const off = distance(
+        await logitsOf(await pack.load(pack.plan({ outputs: 64, activations: "f32" })), tokens),
+        want,
+      );
       assert.ok(off <= BOUND, `${order === undefined ? "natural" : "random"} order: ${off}`);
     }
   });
@@ -132,8 +135,8 @@ for (const [index, { name, config, sizes }] of FAMILY_SHAPES.entries()) {
     const tokens = randomTokens(100, pack.shape.vocabulary, seed);
     const run = async (rows: number) => {
       const model = await loadCut(pack, layout, Math.ceil(layout.units.length * 0.8), { rows, outputs: rows });
-      logitsOf(model, randomTokens(9, pack.shape.vocabulary, seed + 1)); // another text before it leaves nothing behind
-      return { logits: logitsOf(model, tokens), states: statesOf(model), plan: model.plan };
+      await logitsOf(model, randomTokens(9, pack.shape.vocabulary, seed + 1)); // another text before it leaves nothing behind
+      return { logits: await logitsOf(model, tokens), states: statesOf(model), plan: model.plan };
     };
     const whole = await run(tokens.length);
     assert.equal(whole.plan.stateBytes > 0, pack.shape.ssm !== null);
@@ -181,7 +184,7 @@ test("cuts of q4: tale-llama", { skip }, async (context) => {
     const want = forward(readCut(bytes, layout, keptOf(layout, units)), tokens).logits;
     for (const rows of CHUNKS) {
       const model = await loadCut(pack, layout, units, { context: 64, rows, outputs: rows });
-      const off = distance(logitsOf(model, tokens), want);
+      const off = distance(await logitsOf(model, tokens), want);
       assert.ok(off <= BOUND, `${units} of ${layout.units.length} units, ${rows} rows a step: ${off}`);
       worst = Math.max(worst, off);
     }

@@ -40,7 +40,7 @@ async function logitsOf(path: string, pruning: number, tokens: readonly number[]
   const pack = await open(path);
   const model = await pack.load(pack.plan({ pruning, rows: 16, outputs: 16, activations: "f32" }));
   const out = new Float32Array(tokens.length * model.vocabulary);
-  model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
+  await model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
   await pack.close();
   return out;
 }

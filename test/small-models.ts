@@ -104,9 +104,9 @@ export function distance(got: ArrayLike<number>, want: ArrayLike<number>): numbe
 }
 
 /** The logits of all positions. */
-export function logitsOf(model: Model, tokens: readonly number[]): Float32Array {
+export async function logitsOf(model: Model, tokens: readonly number[]): Promise<Float32Array> {
   const out = new Float32Array(tokens.length * model.vocabulary);
-  model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
+  await model.logits(tokens, (logits, position) => out.set(logits, position * model.vocabulary));
   return out;
 }
 

@@ -33,7 +33,7 @@ for (const [index, { name, config, sizes }] of [...SHAPES.slice(0, 1), ...FAMILY
       for (const rows of [1, 64]) {
         const model = await loadCut(pack, layout, layout.units.length, { rows, outputs: rows, activations });
         for (let pass = 0; pass < PASSES; pass++) {
-          const off = distance(logitsOf(model, tokens), want);
+          const off = distance(await logitsOf(model, tokens), want);
           assert.ok(off <= (activations === "f32" ? BOUND : INT8_BOUND), `${activations}, ${rows} rows a step: ${off}`);
         }
         model.dispose();

@@ -18,7 +18,7 @@ async function lastLogits(path: string): Promise<number[]> {
   const pack = await open(path);
   const model = await pack.load(pack.plan({ pruning: PRUNING, outputs: 16, rows: 16, activations: "f32" }));
   let last: number[] = [];
-  model.logits(TOKENS, (logits) => {
+  await model.logits(TOKENS, (logits) => {
     last = [...logits];
   });
   await pack.close();
