@@ -27,6 +27,8 @@ import { Executor } from "../gpu/executor";
 import { tileBytesOf } from "../gpu/passes";
 import { ROW_TILE } from "../packs/format";
 import type { Field, OpCase } from "./case";
+import { CASES } from "./cases";
+import type { GpuContext, GpuTest } from "./gpu-test";
 
 /** Between buffers, and behind the last one. */
 const GUARD_BYTES = DEVICE_ALIGN;
@@ -34,8 +36,38 @@ const GUARD_BYTE = 0xa5;
 /** Devices divide and take roots a little less exactly than a CPU, and add in another order. */
 const LOOSER = 4;
 
+/** Of each kind, one case in so many where not all are run. */
+const SKIPPED = 6;
+
+/** The ops; products of codes in both ways, on codes that are there and on those that the kernel makes. */
+export function opTests({ device, executes, thorough }: GpuContext): GpuTest[] {
+  const own = CASES.filter(({ name }) => device.packedDot || !isCoded(name));
+  const used = thorough ? own : thinned(own);
+  return used.flatMap(({ name, make }) => [
+    { name, run: () => runCase(device, make(), executes, true) },
+    ...(isCoded(name) ? [{ name: `${name}, unfused`, run: () => runCase(device, make(), executes, false) }] : []),
+  ]);
+}
+
+function isCoded(name: string): boolean {
+  return name.includes(" int8 ");
+}
+
+/** Every SKIPPED-th of a kind; of products, of each kind of weights, activations and variant: so none of them is left out. */
+function thinned<T extends { readonly name: string }>(cases: readonly T[]): T[] {
+  const seen = new Map<string, number>();
+  return cases.filter(({ name }) => {
+    const [op = "", dtype = "", activations = ""] = name.split(" ");
+    const variant = /variant \d+/.exec(name)?.[0];
+    const kind = variant === undefined ? op : `${op} ${dtype} ${activations} ${variant}`;
+    const before = seen.get(kind) ?? 0;
+    seen.set(kind, before + 1);
+    return before % SKIPPED === 0;
+  });
+}
+
 /** Runs one case: throws if an output is out of bounds, or if anything else has changed. */
-export async function runCase(device: Device, made: OpCase, executes: boolean): Promise<void> {
+export async function runCase(device: Device, made: OpCase, executes: boolean, fused: boolean): Promise<void> {
   const places = new Map<string, number>();
   let end = DEVICE_ALIGN;
   for (const [name, bytes] of Object.entries(made.buffers)) {
@@ -50,7 +82,7 @@ export async function runCase(device: Device, made: OpCase, executes: boolean): 
   );
   const rows = made.rows.length;
   const executor = await Executor.create(device, {
-    records: concatenated(records),
+    ...{ records: concatenated(records), fused },
     vocabulary: made.op === OP_EMBED ? vocabularyOf(made) : 1,
     capacity: {
       rows,

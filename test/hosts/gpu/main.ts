@@ -4,6 +4,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { CannotRun } from "../host";
 import { BROWSER_HOSTS } from "./browsers";
+import { writeFixtures } from "./fixtures";
 import type { GpuHost } from "./host";
 import { type Outcome, passed, renderOutcomes } from "./report";
 import { SCRIPT_HOSTS } from "./scripts";
@@ -15,7 +16,7 @@ const USAGE = `npm run test:gpu -- [options] [FILTER]
   FILTER            cases whose names match     (default: all)
   --host NAME       a host, and its log as it comes; may be repeated: ${NAMES} (default: all)
   --require-all     a host that is not installed is a failure, not a skip (or SNUG_REQUIRE_ALL=1)
-  --seconds N       time for a host             (default: 300)`;
+  --seconds N       time for a host             (default: 600)`;
 
 const SHOWN_LINES = 60;
 const SHOWN_FAILURES = 20;
@@ -25,7 +26,7 @@ const { values: options, positionals } = parseArgs({
   options: {
     host: { type: "string", multiple: true, default: [] },
     "require-all": { type: "boolean", default: Boolean(process.env.SNUG_REQUIRE_ALL) },
-    seconds: { type: "string", default: "300" },
+    seconds: { type: "string", default: "600" },
     help: { type: "boolean", default: false },
   },
 });
@@ -36,6 +37,7 @@ async function main(): Promise<boolean> {
   if (unknown !== undefined) throw new Error(`no host is called ${unknown}: ${NAMES}`);
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
   const hosts = HOSTS.filter(({ name }) => options.host.length === 0 || options.host.includes(name));
+  await writeFixtures();
   const outcomes: Outcome[] = [];
   for (const host of hosts) {
     const outcome = await tryHost(host);

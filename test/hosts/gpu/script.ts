@@ -1,5 +1,5 @@
-// node|deno script.js [--null] [FILTER]: the GPU suite in a script, on the Vulkan driver that the environment names, or on
-// none (--null). DAWN_NODE: path of another build of Dawn's binding than npm's. Logs to stderr, writes the report to stdout.
+// node|deno script.js [--null] [--thorough] [FILTER]: the GPU suite in a script, on the Vulkan driver that the environment
+// names, or on none (--null); --thorough: all cases. DAWN_NODE: path of another build of Dawn's binding than npm's. Logs to stderr, writes the report to stdout.
 
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -9,7 +9,10 @@ import { runGpuSuite } from "../../gpu-suite";
 import { REPORT } from "./host";
 import { fixturePath } from "./places";
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { null: { type: "boolean" } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { null: { type: "boolean", default: false }, thorough: { type: "boolean", default: false } },
+});
 const [filter = ""] = positionals;
 const executes = !values.null;
 
@@ -24,8 +27,7 @@ async function findGpu(): Promise<GPU> {
 }
 
 const report = await runGpuSuite(await findGpu(), {
-  executes,
-  filter,
+  ...{ executes, thorough: values.thorough, filter },
   log: (line) => console.error(line),
   fetchBytes: async (name) => new Uint8Array(await readFile(fixturePath(name))),
 });

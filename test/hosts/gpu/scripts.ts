@@ -11,8 +11,8 @@ import { type Driver, lavapipe, newLavapipe, swiftShader } from "./vulkan";
 
 export const SCRIPT_HOSTS: readonly GpuHost[] = [
   scriptHost("dawn-swiftshader", NODE, swiftShader),
-  scriptHost("dawn-lavapipe", NODE, newLavapipe),
-  scriptHost("dawn-null", NODE, () => ({}), ["--null"]),
+  scriptHost("dawn-lavapipe", NODE, newLavapipe, ["--thorough"]),
+  scriptHost("dawn-null", NODE, () => ({}), ["--null", "--thorough"]),
   scriptHost("deno", DENO, () => ({ ...lavapipe(), DENO_NO_UPDATE_CHECK: "1", DENO_DIR: join(BUILD, "deno") })),
 ];
 
