@@ -57,19 +57,19 @@ export function faultTests(context: GpuContext): GpuTest[] {
     (name) => context.device.packedDot || !ONLY_INT8.includes(name),
   );
   const essential = [
-    { name: "fault none: the self-test passes", run: () => selfTest(context.device) },
     { name: `fault lost, greedy: ${other.family}`, run: () => lostTest(context, other, GENERATED) },
-    { name: "fault memory refused", run: () => refusedTest(context, other) },
     { name: "fault no adapter", run: () => noAdapterTest(context, other) },
   ];
   // Each of the others compiles all kernels anew, for a device of its own.
   if (!context.thorough) return essential;
   return [
     ...essential,
+    { name: "fault none: the self-test passes", run: () => selfTest(context.device) },
     ...shaders.map((shader) => ({ name: `fault wrong ${shader}`, run: () => wrongTest(context, shader) })),
     { name: `fault lost, sampled: ${pack.family}`, run: () => lostTest(context, pack, SAMPLED) },
     { name: "fault lost before a prompt", run: () => lostBeforeTest(context, other) },
     { name: "fault load aborted", run: () => abortedTest(context, other) },
+    { name: "fault memory refused", run: () => refusedTest(context, other) },
     { name: "fault memory refused, with a budget", run: () => smallerTest(context) },
     ...[pack, other].map((one) => ({
       name: `fault no features, least limits: ${one.family}`,
