@@ -21,7 +21,7 @@ export const DENO: Engine = {
   name: "Deno",
   command: (build) => [
     join(build, "node_modules/@deno/linux-x64-glibc/deno"),
-    ...["run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--allow-read", "--allow-sys"],
+    ...["run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--allow-read", "--allow-sys", "--allow-env"],
   ],
 };
 
