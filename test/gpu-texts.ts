@@ -21,20 +21,15 @@ const PROMPT_TOKENS = 19;
 export const GREEDY = { temperature: 0, repeatPenalty: 1 } as const;
 
 export function textTests(context: GpuContext): GpuTest[] {
-  if (!context.executes) return [];
+  // Elsewhere "cut" and "fault" have shown the same kernels; here each model compiles its own, for a device of its own.
+  if (!context.executes || !context.thorough) return [];
   const { small, goldens } = context.fixtures;
   const hook = { pause: () => {} };
   const host = hostOf(context, () => hook.pause());
-  const isUsed = ({ family }: SmallPack) => context.thorough || family === "bamba";
-  const texts = small.filter((pack) => pack.hasText && isUsed(pack));
-  // Each takes long to compile where all is computed by a CPU.
-  const own = context.thorough ? goldens : goldens.filter(({ name }) => name === "tiny-bamba");
-  const demos = context.thorough
-    ? demo.cases
-    : demo.cases.filter(({ plan }) => plan.activations === "int8").slice(0, 1);
+  const texts = small.filter(({ hasText }) => hasText);
   return [
-    ...own.map((golden) => ({ name: `golden ${golden.name}`, run: () => goldenTest(context, host, golden) })),
-    ...demos.map((one) => ({
+    ...goldens.map((golden) => ({ name: `golden ${golden.name}`, run: () => goldenTest(context, host, golden) })),
+    ...demo.cases.map((one) => ({
       name: `golden demo ${one.plan.activations} ${one.plan.memory}: ${one.text}`,
       run: () => demoTest(context, host, one as DemoCase),
     })),
