@@ -65,6 +65,12 @@ export class Device {
     return this.#lost !== undefined;
   }
 
+  /** Counts the device as lost, because it does not answer: an engine may say so only later. Returns the error. */
+  lose(cause: Error): GpuError {
+    this.#lost ??= new GpuError("lost", `the GPU gives no results: ${cause.message}`, { cause });
+    return this.#lost;
+  }
+
   /** Throws if the device is lost, or not to be believed. */
   check(): void {
     if (this.#lost !== undefined) throw this.#lost;

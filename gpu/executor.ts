@@ -404,10 +404,10 @@ export class Executor {
   /** What work that was submitted leaves in a buffer, which is gone then. */
   async #map(to: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
     try {
-      await to.mapAsync(MAP_READ).catch(async (cause: Error) => {
-        await Promise.race([this.device.device.lost, Promise.resolve()]);
-        this.device.check();
-        throw new GpuError("lost", `the GPU gives no results: ${cause.message}`, { cause });
+      await to.mapAsync(MAP_READ).catch((cause: Error) => {
+        // Where this executor gives its memory back meanwhile, the device is not to blame.
+        if (this.#destroyed) throw new GpuError("lost", "the model was disposed meanwhile", { cause });
+        throw this.device.lose(cause);
       });
       this.device.check();
       return to.getMappedRange().slice(0, bytes);

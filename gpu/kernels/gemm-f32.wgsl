@@ -1,19 +1,6 @@
 // OP_MATMUL for many rows, on f32 input. A workgroup does 64 rows of the step and 64 rows of the matrices, a thread 4 × 4;
 // weights are unpacked into workgroup memory, COLS columns at once.
 // Consts: as gemv.wgsl.
-struct Params {
-  cols: u32, // of a panel
-  group: u32,
-  tile_vectors: u32, // from tile to tile
-  input_cols: u32, // of all panels
-  first_col: u32, // of the input
-  row_floats: u32, // of the input, from row to row; columns, where it is coded
-  scales: u32, // where they begin in the codes' binding, in words
-  tiles: u32, // of all matrices; of the first, where GATED
-  norm_weight: u32,
-  eps: f32,
-  @align(16) matrices: array<Matrix, 3>,
-}
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> input: array<f32>;

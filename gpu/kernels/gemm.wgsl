@@ -2,19 +2,6 @@
 // matrices, a thread 4 × QUADS_T of the one and 4 × QUADS_R of the other, in sums of 8-bit products; after each group of
 // columns they are scaled and added up in f32.
 // Consts: as gemv.wgsl; QUADS_T, QUADS_R; WORDS: of 4 columns, in workgroup memory at once, a group is a multiple.
-struct Params {
-  cols: u32, // of a panel
-  group: u32,
-  tile_vectors: u32, // from tile to tile
-  input_cols: u32, // of all panels
-  first_col: u32, // of the input
-  row_floats: u32, // of the input, from row to row; columns, where it is coded
-  scales: u32, // where they begin in the codes' binding, in words
-  tiles: u32, // of all matrices; of the first, where GATED
-  norm_weight: u32,
-  eps: f32,
-  @align(16) matrices: array<Matrix, 3>,
-}
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> codes: array<u32>;

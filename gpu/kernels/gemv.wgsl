@@ -4,19 +4,6 @@
 // thread does at once, a group is a multiple; FUSED: they are made here, of up to STORED columns, with NORM of the row's RMS
 // norm, otherwise quantize.wgsl has made them; MATRICES; AXIS_ROWS; TILES, SPLIT = 64 / TILES; ADD: to what out holds;
 // SQUARED_RELU: max(result, 0)²; GATED: silu(first matrix's result) × the second's.
-struct Params {
-  cols: u32, // of a panel
-  group: u32,
-  tile_vectors: u32, // from tile to tile
-  input_cols: u32, // of all panels
-  first_col: u32, // of the input
-  row_floats: u32, // of the input, from row to row; columns, where it is coded
-  scales: u32, // where they begin in the codes' binding, in words
-  tiles: u32, // of all matrices; of the first, where GATED
-  norm_weight: u32, // floats into its binding
-  eps: f32,
-  @align(16) matrices: array<Matrix, 3>,
-}
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 //#if CODED

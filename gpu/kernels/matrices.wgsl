@@ -1,4 +1,4 @@
-// Where the matrices of a product lie: up to three with the same input, dtype and shape of panels along it.
+// What a product works on. Where its matrices lie: up to three with the same input, dtype and shape of panels along it.
 // AXIS_ROWS: panels are stacked along the output; otherwise along the input, and their products are added.
 struct Matrix {
   weights: u32, // vectors into the binding
@@ -12,6 +12,20 @@ struct Matrix {
   @size(16) first_tile: u32, // of all matrices' tiles
 }
 const NO_BIAS = 0xffffffffu;
+
+struct Params {
+  cols: u32, // of a panel
+  group: u32,
+  tile_vectors: u32, // from tile to tile
+  input_cols: u32, // of all panels
+  first_col: u32, // of the input
+  row_floats: u32, // of the input, from row to row; columns, where it is coded
+  scales: u32, // where they begin in the codes' binding, in words
+  tiles: u32, // of all matrices; of the first, where GATED
+  norm_weight: u32, // floats into its binding
+  eps: f32,
+  @align(16) matrices: array<Matrix, 3>,
+}
 
 // A tile of 16 rows of one of the matrices.
 struct Tile {
