@@ -148,11 +148,6 @@ export class GpuExecutor implements Executor {
     return named(() => this.#executor.times(this.#rows(rows)));
   }
 
-  /** Waits until all that was begun is done. */
-  settled(): Promise<void> {
-    return named(() => this.#executor.settled());
-  }
-
   end(): void {
     this.#executor.destroy();
   }

@@ -1,8 +1,15 @@
 // What a GPU can do at most through WebGPU: how fast it reads, multiplies, starts a dispatch and answers. Each function
 // checks that what it timed was computed.
 
+import {
+  BUFFER_COPY_DST,
+  BUFFER_COPY_SRC,
+  BUFFER_MAP_READ,
+  BUFFER_STORAGE,
+  BUFFER_UNIFORM,
+  MAP_READ,
+} from "../../../gpu/usage";
 import { median } from "../contest";
-import { MAP, USAGE } from "./flags";
 import { type PassTime, PassTimer } from "./pass-timer";
 import { readBack } from "./read-back";
 
@@ -144,7 +151,7 @@ export async function gemmRate(device: GPUDevice, { rows, cols, inner }: GemmSha
   const fill = await compile(device, FILL_VALUES);
   const gemm = await compile(device, GEMM);
   await run(device, fill, [[a], [b]], FILLING_WORKGROUPS);
-  const shape = device.createBuffer({ size: 16, usage: USAGE.UNIFORM | USAGE.COPY_DST });
+  const shape = device.createBuffer({ size: 16, usage: BUFFER_UNIFORM | BUFFER_COPY_DST });
   device.queue.writeBuffer(shape, 0, new Uint32Array([rows, cols, inner, 0]));
 
   const checked = Array.from({ length: CHECKED }, (_, i) => wordAt(i + 1) % (rows * cols));
@@ -204,7 +211,7 @@ export async function readBackSeconds(device: GPUDevice, count = 50): Promise<nu
   const counter = createStorage(device, 4);
   const increment = await compile(device, INCREMENT);
   const group = bind(device, increment, [counter]);
-  const read = device.createBuffer({ size: 4, usage: USAGE.MAP_READ | USAGE.COPY_DST });
+  const read = device.createBuffer({ size: 4, usage: BUFFER_MAP_READ | BUFFER_COPY_DST });
   const times: number[] = [];
   for (let i = 1; i <= count; i++) {
     const started = performance.now();
@@ -216,7 +223,7 @@ export async function readBackSeconds(device: GPUDevice, count = 50): Promise<nu
     pass.end();
     encoder.copyBufferToBuffer(counter, 0, read, 0, 4);
     device.queue.submit([encoder.finish()]);
-    await read.mapAsync(MAP.READ);
+    await read.mapAsync(MAP_READ);
     const [got] = new Uint32Array(read.getMappedRange());
     times.push((performance.now() - started) / 1000);
     if (got !== i) throw new Error(`after ${i} dispatches, ${got} is read`);
@@ -234,7 +241,7 @@ function timed({ gpu, wall }: PassTime): { seconds: number; clock: Clock } {
 }
 
 function createStorage(device: GPUDevice, size: number): GPUBuffer {
-  const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
+  const usage = BUFFER_STORAGE | BUFFER_COPY_SRC | BUFFER_COPY_DST;
   return device.createBuffer({ size, usage });
 }
 

@@ -1,10 +1,10 @@
 // onnxruntime-web on WebGPU, in Node: products with 4-bit matrices, of which a language model's time is made.
 
 import { env, InferenceSession, Tensor } from "onnxruntime-web/webgpu";
+import { BUFFER_COPY_DST, BUFFER_COPY_SRC, BUFFER_STORAGE } from "../../../gpu/usage";
 import { f16FromF32, f32FromF16 } from "../../../packs/encode";
 import { median } from "../contest";
 import { type Chain, type ChainShape, type ElementType, makeChain } from "./chain";
-import { USAGE } from "./flags";
 import { readBack } from "./read-back";
 
 export interface ChainTime extends ChainShape {
@@ -157,7 +157,7 @@ class Session {
     const device = await env.webgpu.device;
     const onGpu = (values: readonly number[]) => {
       const stored = encode(values, element);
-      const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
+      const usage = BUFFER_STORAGE | BUFFER_COPY_SRC | BUFFER_COPY_DST;
       const buffer = device.createBuffer({ size: stored.byteLength, usage });
       device.queue.writeBuffer(buffer, 0, stored);
       return { buffer, tensor: Tensor.fromGpuBuffer(buffer, { dataType: element, dims: [rows, size] }) };

@@ -1,7 +1,7 @@
 // How long a compute pass takes. Times are in seconds, medians of several runs after some that do not count.
 
+import { BUFFER_COPY_SRC, BUFFER_QUERY_RESOLVE } from "../../../gpu/usage";
 import { median } from "../contest";
-import { USAGE } from "./flags";
 import { readBack } from "./read-back";
 
 export interface PassTime {
@@ -30,7 +30,7 @@ export class PassTimer {
   constructor(device: GPUDevice) {
     this.#device = device;
     if (!device.features.has("timestamp-query")) return;
-    const usage = USAGE.QUERY_RESOLVE | USAGE.COPY_SRC;
+    const usage = BUFFER_QUERY_RESOLVE | BUFFER_COPY_SRC;
     this.#stamps = {
       set: device.createQuerySet({ type: "timestamp", count: 2 }),
       resolved: device.createBuffer({ size: STAMPS_BYTES, usage }),
