@@ -188,12 +188,33 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
     await page.keyboard.press("ArrowDown");
     await page.waitForSelector("#load:enabled");
     await page.click("#load");
-    await phase("ready", GPU_MS);
-    assert.match(await text("#runs-on"), /the faster one here: [\d.,]+ tokens a second, the GPU [\d.,]+\.$/);
+    await phase("ready");
+    assert.match(await text("#runs-on"), /The GPU is not used: The only GPU here is one that the CPU plays\.$/);
     assert.ok((await say("Hello")).length > 0);
     await page.locator("#grounds").scrollIntoViewIfNeeded();
     await picture("9-chosen");
     assert.equal(await overflow(), 0);
+  });
+
+  test("a GPU that was asked for runs the model", async () => {
+    await context.close();
+    await visit(CHROMIUM_GPU);
+    await page.click("#packs button.pack");
+    await phase("fitting");
+    await page.waitForSelector("#device:visible");
+    await page.selectOption("#device", "gpu");
+    await page.fill("#memory", "16MB");
+    await page.press("#memory", "Enter");
+    await page.waitForFunction(() => document.querySelector("#runs-on")?.textContent?.startsWith("Runs on the GPU"));
+    await page.waitForSelector("#fit[data-plan=shown]");
+    await page.click("#load");
+    await phase("ready", GPU_MS);
+    assert.match(await text("#runs-on"), /^Runs on the GPU/);
+    await page.click("text=Options");
+    await page.fill("#max-tokens", "8");
+    assert.ok((await say("Hello")).length > 0);
+    assert.match(await text("#speed"), /[\d,]+ tokens, [\d.,]+ a second/);
+    await picture("10-on-the-gpu");
   });
 
   test("on a desktop, in the dark, with the keyboard alone", async () => {
