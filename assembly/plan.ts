@@ -92,7 +92,17 @@ import {
 } from "./pack";
 import { program_start } from "./program";
 import { sampler_scratch_bytes } from "./sampler";
-import { shape_context, shape_device, shape_outputs, shape_rows, shape_sequences, shape_set } from "./shape";
+import {
+  shape_context,
+  shape_device,
+  shape_outputs,
+  shape_rows,
+  shape_rows_fewest,
+  shape_rows_most,
+  shape_sequences,
+  shape_set,
+  shape_use_rows,
+} from "./shape";
 import { staging_bytes, staging_place } from "./staging";
 import { fail } from "./status";
 import { text_bytes, text_place } from "./text";
@@ -117,7 +127,7 @@ export function plan_ptr(): usize {
 
 /**
  * Sets what a plan must make room for; 0 is the default. positions of a sequence (2048, or the model's most if that is
- * less); sequences: 1; rows of a step: 64, 512 in a device; outputs, rows of a step that want logits: 1; threads of a
+ * less); sequences: 1; rows of a step: 64, in a device 512 or what plan_memory() says; outputs, rows of a step that want logits: 1; threads of a
  * step: 1. exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit. device: 1
  * lays weights, caches, states and scratch out in a device's memory; the program is for the host to execute then.
  */
@@ -145,13 +155,18 @@ export function plan_shape(
   return 0;
 }
 
-/** Keeps as many units as `bytes` hold. */
+/**
+ * Keeps as many units as `bytes` hold. Rows of a step that nobody asked for leave room for them: halved down to those of
+ * the core until everything fits.
+ */
 export function plan_memory(bytes: f64): i32 {
   if (shape_context() == 0) return fail(STATUS_STATE, 2, 0);
-  const least = measure(pack_field(HEADER_MINIMUM_UNITS));
+  const least = least_bytes();
   if (!(bytes >= (least as f64))) return fail(STATUS_BUDGET, bytes, least as f64);
   const budget = min<f64>(bytes, (shape_device() ? DEVICE_END : ADDRESS_END) as f64) as u64;
   let units = pack_count(HEADER_UNITS);
+  let rows = shape_rows_most();
+  while (measure_with(rows, units) > budget && rows > shape_rows_fewest()) rows = max(rows / 2, shape_rows_fewest());
   if (measure(units) > budget) {
     let low = pack_field(HEADER_MINIMUM_UNITS);
     while (units - low > 1) {
@@ -183,8 +198,8 @@ export function plan_pruning(rate: f64): i32 {
     if ((cutBytes as f64) > most) break;
     units--;
   }
-  const least = measure(pack_field(HEADER_MINIMUM_UNITS));
-  const end = measure(units);
+  const least = least_bytes();
+  const end = measure_with(shape_rows_most(), units);
   write_plan(units, end as f64, least);
   return 0;
 }
@@ -273,6 +288,17 @@ function measure(units: u32): u64 {
   keep_prefix(units);
   lay_out(false);
   return total_bytes();
+}
+
+/** As measure(), with `rows` as the most rows of a step from now on. */
+function measure_with(rows: u32, units: u32): u64 {
+  shape_use_rows(rows);
+  return measure(units);
+}
+
+/** What the smallest cut takes. */
+function least_bytes(): u64 {
+  return measure_with(shape_rows_fewest(), pack_field(HEADER_MINIMUM_UNITS));
 }
 
 function total_bytes(): u64 {
@@ -376,7 +402,9 @@ function write_plan(units: u32, memoryBytes: f64, least: u64): void {
   store<f64>(plan, shape_sequences(), PLAN_SEQUENCES);
   store<f64>(plan, shape_rows(), PLAN_ROWS);
   store<f64>(plan, shape_outputs(), PLAN_OUTPUTS);
-  store<f64>(plan, measure(pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
+  const rows = shape_rows();
+  store<f64>(plan, measure_with(shape_rows_most(), pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
+  shape_use_rows(rows);
   keep_prefix(units);
   planned = true;
 }

@@ -11,6 +11,8 @@ const SEQUENCES_MAX: u32 = 4096;
 let context: u32 = 0;
 let sequences: u32 = 0;
 let rows: u32 = 0;
+let rowsFewest: u32 = 0;
+let rowsMost: u32 = 0;
 let outputs: u32 = 0;
 let threads: u32 = 0;
 let exact = false;
@@ -34,8 +36,10 @@ export function shape_set(
   context = positions == 0 ? min(modelPositions, CONTEXT_DEFAULT) : positions;
   sequences = max(sequenceCount, 1);
   device = inDevice;
-  rows = rowCount == 0 ? (device ? DEVICE_ROWS_DEFAULT : ROWS_DEFAULT) : rowCount;
-  outputs = min(max(outputCount, 1), rows);
+  rowsMost = rowCount == 0 ? (device ? DEVICE_ROWS_DEFAULT : ROWS_DEFAULT) : rowCount;
+  outputs = min(max(outputCount, 1), rowsMost);
+  rowsFewest = rowCount == 0 ? max(ROWS_DEFAULT, outputs) : rowCount;
+  rows = rowsMost;
   threads = device ? 1 : max(threadCount, 1);
   exact = exactly;
   return 0;
@@ -53,6 +57,20 @@ export function shape_sequences(): u32 {
 /** Most rows of a step. */
 export function shape_rows(): u32 {
   return rows;
+}
+
+/** Of the most rows of a step, how few a plan may come to: fewer than shape_rows_most() in a device, if nobody asked. */
+export function shape_rows_fewest(): u32 {
+  return rowsFewest;
+}
+
+export function shape_rows_most(): u32 {
+  return rowsMost;
+}
+
+/** Takes a number between the two as the most rows of a step. */
+export function shape_use_rows(count: u32): void {
+  rows = count;
 }
 
 /** Most rows of a step that want logits. */

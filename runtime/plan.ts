@@ -46,7 +46,10 @@ export interface PlanOptions {
   readonly pruning?: number;
   /** Positions of a sequence. Default 2048, or the model's most if that is less. */
   readonly context?: number;
-  /** Most rows of a step: the length of a prefill chunk. Default 64; in the memory of a GPU 512. */
+  /**
+   * Most rows of a step: the length of a prefill chunk. Default 64; in the memory of a GPU 512, or as few as 64 where
+   * `memory` would not hold the whole model beside them.
+   */
   readonly rows?: number;
   /** Most rows of a step that want logits. Default 1. */
   readonly outputs?: number;

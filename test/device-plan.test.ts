@@ -578,6 +578,34 @@ test("a budget is kept to, and more of it never keeps less", async () => {
   assert.equal(before.keptUnits, all.units);
 });
 
+test("rows that nobody asked for leave room for the model", async () => {
+  const source = memorySource(bytes);
+  const planned = async (memory: number, more: PlanOptions = {}) =>
+    (await planIn(source, { device: "gpu", memory, ...more })).plan;
+  const whole = (await planIn(source, { device: "gpu" })).plan;
+  assert.equal(whole.totalBytes, whole.maximumBytes);
+  for (const rows of [512, 256, 128, 64]) {
+    const { plan } = await planIn(source, { device: "gpu", rows });
+    const fitting = await planned(plan.totalBytes);
+    assert.equal(fitting.rows, rows);
+    assert.equal(fitting.keptUnits, whole.units);
+    assert.equal(fitting.totalBytes, plan.totalBytes);
+    const less = await planned(plan.totalBytes - 1);
+    assert.equal(less.rows, Math.max(rows / 2, 64));
+    assert.equal(less.keptUnits === whole.units, rows > 64);
+    for (const { minimumBytes, maximumBytes } of [fitting, less])
+      assert.deepEqual([minimumBytes, maximumBytes], [whole.minimumBytes, whole.maximumBytes]);
+  }
+  const least = await planned(whole.minimumBytes);
+  assert.equal(least.rows, 64);
+  assert.equal(least.totalBytes, whole.minimumBytes);
+  const judged = (await planIn(source, { device: "gpu", outputs: 100 })).plan;
+  assert.equal((await planned(judged.minimumBytes, { outputs: 100 })).rows, 100, "an output is a row");
+  const asked = (await planIn(source, { device: "gpu", rows: 100 })).plan;
+  assert.equal((await planned(asked.minimumBytes, { rows: 100 })).rows, 100);
+  await assert.rejects(planned(asked.minimumBytes - 1, { rows: 100 }), { code: "budget" });
+});
+
 test("defaults: more rows, one thread; nothing in a device without one", async () => {
   const { plan } = await planIn(memorySource(bytes), { device: "gpu", threads: 7 });
   assert.equal(plan.rows, 512);
