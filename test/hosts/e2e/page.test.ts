@@ -203,7 +203,7 @@ describe("the page, in Chromium", { skip: BROWSERS.Chromium?.missing() ?? false 
     await phase("fitting");
     await page.waitForSelector("#device:visible");
     await page.selectOption("#device", "gpu");
-    await page.fill("#memory", "16MB");
+    await page.fill("#memory", "32MB");
     await page.press("#memory", "Enter");
     await page.waitForFunction(() => document.querySelector("#runs-on")?.textContent?.startsWith("Runs on the GPU"));
     await page.waitForSelector("#fit[data-plan=shown]");
