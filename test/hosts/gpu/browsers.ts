@@ -56,7 +56,7 @@ export const BROWSER_HOSTS: readonly GpuHost[] = [
 function browserHost(name: string, prepare: (profile: string) => Start): GpuHost {
   return {
     name,
-    async run({ filter, log, signal }) {
+    async run({ filter, thorough, log, signal }) {
       const profile = mkdtempSync(join(tmpdir(), `snug-gpu-${name}-`));
       const remove = () => rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
       process.once("exit", remove);
@@ -64,7 +64,7 @@ function browserHost(name: string, prepare: (profile: string) => Start): GpuHost
       let browser: Promise<unknown> = Promise.resolve();
       try {
         const { command, env } = prepare(profile);
-        const server = await SuiteServer.start(filter, log);
+        const server = await SuiteServer.start({ filter, ...(thorough && { thorough: "yes" }) }, log);
         done.signal.addEventListener("abort", () => server.stop());
         const take = (line: string) => NOISE.test(line) || log(line);
         const either = AbortSignal.any([signal, done.signal]);

@@ -17,6 +17,8 @@ export interface GpuHost {
 export interface Task {
   /** Cases whose names match; "" for all. */
   readonly filter: string;
+  /** All cases, also where they take long. */
+  readonly thorough: boolean;
   /** Takes each line that the host writes, and each that the suite logs. */
   readonly log: (line: string) => void;
   /** Aborted when the time is up: the host must end then. */

@@ -15,6 +15,7 @@ const NAMES = HOSTS.map(({ name }) => name).join(", ");
 const USAGE = `npm run test:gpu -- [options] [FILTER]
   FILTER            cases whose names match     (default: all)
   --host NAME       a host, and its log as it comes; may be repeated: ${NAMES} (default: all)
+  --thorough        all cases on every host, which may take an hour (default: on lavapipe and the null backend)
   --require-all     a host that is not installed is a failure, not a skip (or SNUG_REQUIRE_ALL=1)
   --seconds N       time for a host             (default: 600)`;
 
@@ -26,6 +27,7 @@ const { values: options, positionals } = parseArgs({
   options: {
     host: { type: "string", multiple: true, default: [] },
     "require-all": { type: "boolean", default: Boolean(process.env.SNUG_REQUIRE_ALL) },
+    thorough: { type: "boolean", default: false },
     seconds: { type: "string", default: "600" },
     help: { type: "boolean", default: false },
   },
@@ -66,7 +68,7 @@ async function tryHost(host: GpuHost): Promise<Outcome> {
   const late = () => timer.abort(new Error(`no report after ${options.seconds} s`));
   const timeout = setTimeout(late, Number(options.seconds) * 1000);
   try {
-    const report = await host.run({ filter, log, signal: timer.signal });
+    const report = await host.run({ filter, thorough: options.thorough, log, signal: timer.signal });
     if (filter !== "" && report.cases + report.failures.length === 0)
       return outcome({ skipped: `no case for ${filter}` });
     const ran = outcome({ report });

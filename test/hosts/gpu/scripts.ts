@@ -19,9 +19,10 @@ export const SCRIPT_HOSTS: readonly GpuHost[] = [
 function scriptHost(name: string, engine: Engine, driver: Driver, flags: readonly string[] = []): GpuHost {
   return {
     name,
-    async run({ filter, log, signal }) {
+    async run({ filter, thorough, log, signal }) {
       const [program = "", ...rest] = engine.command(BUILD);
       const command = [installed(program), ...rest, join(BUNDLES, "script.js"), ...flags, filter];
+      if (thorough) command.push("--thorough");
       const reports: string[] = [];
       const take = (line: string) => (line.startsWith(REPORT) ? reports.push(line) : log(line));
       await run(command, { env: { ...driver(), NO_COLOR: "1" }, log: take, signal });

@@ -19,6 +19,9 @@ const PAGE = '<!doctype html><html lang="en"><title>snug</title><script type="mo
 /** What the page sends in the end. */
 export type Answer = { readonly report: GpuReport } | { readonly error: string };
 
+/** What the page is asked for, in its address. */
+type Query = Readonly<Record<"filter", string>> & Readonly<Partial<Record<"thorough", string>>>;
+
 export class SuiteServer {
   /** Where the page is. */
   readonly address: string;
@@ -26,14 +29,14 @@ export class SuiteServer {
   readonly report: Promise<GpuReport>;
   readonly #server: ReturnType<typeof createServer>;
 
-  private constructor(server: ReturnType<typeof createServer>, filter: string, report: Promise<GpuReport>) {
+  private constructor(server: ReturnType<typeof createServer>, query: Query, report: Promise<GpuReport>) {
     this.#server = server;
     this.report = report;
     const { port } = server.address() as AddressInfo;
-    this.address = `http://127.0.0.1:${port}/?${new URLSearchParams({ filter })}`;
+    this.address = `http://127.0.0.1:${port}/?${new URLSearchParams(query)}`;
   }
 
-  static async start(filter: string, log: (line: string) => void): Promise<SuiteServer> {
+  static async start(query: Query, log: (line: string) => void): Promise<SuiteServer> {
     let answer: (answer: Answer) => void = () => {};
     const answered = new Promise<Answer>((resolve) => {
       answer = resolve;
@@ -58,7 +61,7 @@ export class SuiteServer {
       return given.report;
     });
     report.catch(() => {}); // whoever waits for it is told
-    return new SuiteServer(server, filter, report);
+    return new SuiteServer(server, query, report);
   }
 
   stop(): void {

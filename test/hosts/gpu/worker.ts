@@ -19,9 +19,10 @@ async function fetchBytes(name: string): Promise<Uint8Array> {
 async function answer(): Promise<Answer> {
   try {
     if (!navigator.gpu) return { error: "the browser has no navigator.gpu" };
-    const filter = new URLSearchParams(location.search).get("filter") ?? "";
+    const query = new URLSearchParams(location.search);
+    const [filter, thorough] = [query.get("filter") ?? "", query.has("thorough")];
     const log = (line: string) => send("/log", line);
-    const report = await runGpuSuite(navigator.gpu, { executes: true, thorough: false, filter, log, fetchBytes });
+    const report = await runGpuSuite(navigator.gpu, { executes: true, thorough, filter, log, fetchBytes });
     const [browser] = /(?:Chrome|Firefox)\/\d+/.exec(navigator.userAgent) ?? [];
     return { report: { ...report, adapter: [browser, report.adapter].filter(Boolean).join(": ") } };
   } catch (error) {
