@@ -64,6 +64,10 @@ export const ROW_SEQUENCE: u32 = 8;
 export const ROW_OUTPUT: u32 = 12; // 1: logits wanted
 export const ROW_BYTES: u32 = 16;
 
+// What is kept between steps
+export const CACHE_BLOCK: u32 = 32; // positions of a block of the KV cache, in which it is shared and handed out
+export const SAMPLER_BYTES: u32 = 40; // settings and seed of a sampler: copied out and in again, it goes on as it was
+
 // Program: records of u32, f32 bits where marked
 export const OP_BYTES: u32 = 96;
 export const OP_CODE: u32 = 0;
@@ -135,6 +139,7 @@ export const ATTENTION_HEADS: u32 = 56;
 export const ATTENTION_KV_HEADS: u32 = 60;
 // of kernels: [threads, attention_scratch_floats() of kernels/attention.ts]; of a device: [DEVICE_SPLIT_ROWS, heads,
 // DEVICE_SPLITS, vo dims + 2]
+export const ATTENTION_TABLE: u32 = 68; // u32 [sequences, blocks]: kv-cache.ts; 0 in a device, where blocks lie in order
 export const ATTENTION_SCRATCH: u32 = 64;
 
 export const OP_GATE: u32 = 6; // gate = silu(gate) × up

@@ -4,6 +4,7 @@
 export { cut_kept, cut_kept_ptr } from "./cut";
 export { ceiling, step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
 export { ceiling_products } from "./kernels/ceilings";
+export { cache_blocks, cache_map } from "./kv-cache";
 export { load_finish, load_move, load_read, load_read_ptr, load_reads, load_rehearsal, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {
@@ -33,8 +34,16 @@ export {
 } from "./plan";
 export { program_length, program_ptr } from "./program";
 export { logits_best, logits_choose, logits_choose_among, logits_score } from "./sample";
-export { sampler_configure as logits_configure } from "./sampler";
+export { sampler_configure as logits_configure, sampler_state as logits_sampler_ptr } from "./sampler";
 export { self_test } from "./self-test";
+export {
+  kv_part_bytes,
+  kv_part_ptr,
+  kv_parts,
+  state_part_bytes,
+  state_part_ptr,
+  state_parts,
+} from "./sequence-parts";
 export { status_detail_ptr } from "./status";
 export {
   text_capacity,

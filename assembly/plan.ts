@@ -54,6 +54,7 @@ import {
   fixed_ptr,
   stack_place,
 } from "./cut";
+import { cache_table_reset, cache_table_take } from "./kv-cache";
 import {
   ADDRESS_END,
   arena_at_least,
@@ -339,7 +340,9 @@ function lay_out(emit: bool): void {
   text_place(mark as usize);
   if (shape_device()) arena_at_least(PART_SCRATCH, start, staging_bytes());
   staging_place(start as usize);
+  cache_table_take();
   model_program(shape_device() ? arena_take(PART_SCRATCH, logitsBytes) : logitsPtr);
+  if (emit) cache_table_reset();
 }
 
 /** Lays out all stacks in the same few bytes, the fixed part among them; the core takes room for all none the less. */

@@ -35,6 +35,7 @@ import {
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
   ATTENTION_SCRATCH,
+  ATTENTION_TABLE,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
@@ -149,6 +150,7 @@ import {
 import { cut_channels, cut_kept, fixed_tensor_ptr, unit_tensor_ptr } from "./cut";
 import { MATMUL_SCRATCH_BYTES } from "./kernels/matmul";
 import { codes_row_bytes } from "./kernels/quantize";
+import { cache_table } from "./kv-cache";
 import { arena_take, PART_SCRATCH } from "./memory";
 import {
   pack_count,
@@ -329,6 +331,7 @@ export function emit_attention(
   store<u32>(op, stack_channels(voStack), ATTENTION_VO_CHANNELS);
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
+  store<u32>(op, cache_table() as u32, ATTENTION_TABLE);
   store<u32>(op, scratch as u32, ATTENTION_SCRATCH);
   store<u32>(op, shape_context(), ATTENTION_CONTEXT);
   store<f32>(op, scale, ATTENTION_SCALE);

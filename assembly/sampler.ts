@@ -4,11 +4,10 @@
 // In this order, as transformers does: repetition penalty, temperature, top-k, top-p, min-p; each works on what the one
 // before it kept, with probabilities that add up to 1 again. Equal logits: the lower id comes first.
 
-import { STATUS_ARGUMENT, STATUS_OK } from "./abi";
+import { SAMPLER_BYTES, STATUS_ARGUMENT, STATUS_OK } from "./abi";
 import { fail } from "./status";
 
-export const SAMPLER_BYTES: u32 = 40;
-const sampler = memory.data(40, 8);
+const sampler = memory.data(SAMPLER_BYTES, 8);
 const TEMPERATURE: usize = 0; // f32; 0 until configured: the best token
 const TOP_K: usize = 4; // u32
 const TOP_P: usize = 8; // f32

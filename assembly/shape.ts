@@ -37,7 +37,7 @@ export function shape_set(
   sequences = max(sequenceCount, 1);
   device = inDevice;
   rowsMost = rowCount == 0 ? (device ? DEVICE_ROWS_DEFAULT : ROWS_DEFAULT) : rowCount;
-  outputs = min(max(outputCount, 1), rowsMost);
+  outputs = min(outputCount == 0 ? sequences : outputCount, rowsMost);
   rowsFewest = rowCount == 0 ? max(ROWS_DEFAULT, outputs) : rowCount;
   rows = rowsMost;
   threads = device ? 1 : max(threadCount, 1);

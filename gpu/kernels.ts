@@ -1,6 +1,6 @@
 // The table from op to shaders: for a few rows, and for many.
 
-import { DEVICE_SPLIT_ROWS, DEVICE_SPLITS } from "../assembly/abi";
+import { CACHE_BLOCK, DEVICE_SPLIT_ROWS, DEVICE_SPLITS } from "../assembly/abi";
 import { codesWindow, scalesAt } from "./codes";
 import { gateLaunch, squaredReluLaunch, stepSizeLaunch } from "./elementwise";
 import {
@@ -25,7 +25,6 @@ const QUANTIZE_BLOCKS = 256;
 const SCAN_DIMS = 16;
 const SCAN_LANES = 16;
 const ATTENTION_POSITIONS = 128;
-const CACHE_BLOCK = 32;
 const CACHE_LANES = 8;
 /** Dims of a head that attention-rows.wgsl takes in tiles of TILE_ROWS rows; in half of that, twice as many. */
 const TILE_DIMS = 128;

@@ -41,6 +41,14 @@ export interface CoreExports {
   load_rehearsal(): number;
   narrow_stack(stack: number, units: number): number;
   narrow_apply(): number;
+  cache_blocks(): number;
+  cache_map(sequence: number, index: number, block: number): number;
+  kv_parts(): number;
+  kv_part_ptr(part: number, block: number): number;
+  kv_part_bytes(part: number): number;
+  state_parts(): number;
+  state_part_ptr(part: number, sequence: number): number;
+  state_part_bytes(part: number): number;
   program_ptr(): number;
   program_length(): number;
   rows_ptr(): number;
@@ -50,6 +58,7 @@ export interface CoreExports {
   ceiling(code: number, from: number, items: number): void;
   ceiling_products(): number;
   logits_ptr(): number;
+  logits_sampler_ptr(): number;
   logits_configure(
     temperature: number,
     topK: number,

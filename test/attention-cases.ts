@@ -13,6 +13,7 @@ import {
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
   ATTENTION_SCRATCH,
+  ATTENTION_TABLE,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
@@ -45,6 +46,8 @@ export interface AttentionSpec {
   sequences: [before: number, rows: number][];
   /** The rows of a sequence follow each other; otherwise the sequences take turns. */
   runs?: boolean;
+  /** The blocks of a sequence lie anywhere in the pool. Not on a device, where they lie in order. */
+  scattered?: boolean;
   /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
   size?: number;
 }
@@ -78,6 +81,15 @@ export const ATTENTIONS: AttentionSpec[] = [
       [0, 40],
       [63, 1],
       [95, 3],
+    ],
+  },
+  { heads: 4, kvHeads: 2, qk: [2, 4], vo: [3, 3], sequences: [[100, 40]], scattered: true },
+  {
+    ...{ heads: 6, kvHeads: 2, qk: [1, 6], vo: [2, 4], scattered: true },
+    sequences: [
+      [31, 5],
+      [130, 1],
+      [64, 3],
     ],
   },
 ];
@@ -124,7 +136,7 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
   }
   const before = (of: Float32Array[], floats: number) =>
     of.map((numbers, sequence) => numbers.subarray(0, sequences[sequence][0] * floats));
-  const shape = { kvHeads, context };
+  const shape = { kvHeads, context, pool: poolOf(spec, filledUp(context, 32) / 32, r) };
   return {
     ...NOTHING,
     op: OP_ATTENTION,
@@ -141,6 +153,7 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
       { at: ATTENTION_K_CACHE, buffer: "kCache" },
       { at: ATTENTION_V_CACHE, buffer: "vCache" },
       { at: ATTENTION_SCRATCH, buffer: "scratch" },
+      { at: ATTENTION_TABLE, buffer: "table" },
       { at: ATTENTION_CONTEXT, word: context },
       { at: ATTENTION_SCALE, float: scale },
       { at: ATTENTION_HEADS, word: heads },
@@ -151,6 +164,7 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
       kCache: bytesOf(keyCache(before(keys, kFloats), dims, shape)),
       vCache: bytesOf(valueCache(before(values, vFloats), vDims, shape)),
       scratch: garbage(attentionScratch(spec), r),
+      table: new Uint8Array(tableOf(shape).buffer),
     },
     scratch: ["scratch"],
     want: {
@@ -164,29 +178,53 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
 interface CacheShape {
   kvHeads: number;
   context: number;
+  /** Of each sequence, block after block: which of the pool's it is. */
+  pool: number[];
+}
+
+function poolOf({ sequences, scattered = false }: AttentionSpec, blocks: number, r: Random): number[] {
+  const pool = Array.from({ length: sequences.length * blocks }, (_, block) => block);
+  for (let i = pool.length - 1; scattered && i > 0; i--) {
+    const other = r.int(i + 1);
+    [pool[i], pool[other]] = [pool[other], pool[i]];
+  }
+  return pool;
+}
+
+/** Where a block of the pool lies, counted in the blocks of one kv head. */
+function placeOf(block: number, kvHead: number, { kvHeads, context }: CacheShape): number {
+  const blocks = filledUp(context, 32) / 32;
+  return (Math.floor(block / blocks) * kvHeads + kvHead) * blocks + (block % blocks);
+}
+
+function tableOf(shape: CacheShape): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from(shape.pool, (block) => placeOf(block, 0, shape));
 }
 
 /** keys: of each sequence [positions, kvHeads, dims]. Layout: assembly/kv-cache.ts; NaN where no row may look. */
-function keyCache(keys: Float32Array[], dims: number, { kvHeads, context }: CacheShape): Float32Array {
+function keyCache(keys: Float32Array[], dims: number, shape: CacheShape): Float32Array {
+  const { kvHeads, context, pool } = shape;
   const positions = filledUp(context, 32);
   const cache = new Float32Array(keys.length * kvHeads * positions * dims).fill(Number.NaN);
   for (const [sequence, numbers] of keys.entries())
     numbers.forEach((number, i) => {
       const [position, kvHead, dim] = [Math.floor(i / dims / kvHeads), Math.floor(i / dims) % kvHeads, i % dims];
-      const group = ((sequence * kvHeads + kvHead) * positions) / 8 + Math.floor(position / 8);
+      const block = pool[(sequence * positions + position - (position % 32)) / 32];
+      const group = placeOf(block, kvHead, shape) * 4 + Math.floor((position % 32) / 8);
       cache[(group * dims + dim) * 8 + (position % 8)] = number;
     });
   return cache;
 }
 
-function valueCache(values: Float32Array[], dims: number, { kvHeads, context }: CacheShape): Float32Array {
+function valueCache(values: Float32Array[], dims: number, shape: CacheShape): Float32Array {
+  const { kvHeads, context, pool } = shape;
   const blocks = filledUp(context, 32) / 32;
   const groups = filledUp(dims, 8) / 8;
   const cache = new Float32Array(values.length * kvHeads * blocks * groups * 32 * 8).fill(Number.NaN);
   for (const [sequence, numbers] of values.entries())
     numbers.forEach((number, i) => {
       const [position, kvHead, dim] = [Math.floor(i / dims / kvHeads), Math.floor(i / dims) % kvHeads, i % dims];
-      const block = (sequence * kvHeads + kvHead) * blocks + Math.floor(position / 32);
+      const block = placeOf(pool[sequence * blocks + Math.floor(position / 32)], kvHead, shape);
       cache[((block * groups + Math.floor(dim / 8)) * 32 + (position % 32)) * 8 + (dim % 8)] = number;
     });
   return cache;

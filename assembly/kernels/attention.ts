@@ -17,15 +17,24 @@ import {
   ATTENTION_QK_UNITS,
   ATTENTION_SCALE,
   ATTENTION_SCRATCH,
+  ATTENTION_TABLE,
   ATTENTION_V,
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
   ATTENTION_VO_UNITS,
+  CACHE_BLOCK,
   ROW_BYTES,
   ROW_POSITION,
   ROW_SEQUENCE,
 } from "../abi";
-import { CACHE_BLOCK, CACHE_LANES, cache_key, cache_ptr, cache_value, cache_value_dims } from "../kv-cache";
+import {
+  CACHE_LANES,
+  cache_block_ptr,
+  cache_key,
+  cache_slab_blocks,
+  cache_value,
+  cache_value_dims,
+} from "../kv-cache";
 import { madd4, power4, sum4 } from "../math";
 import { share_end, share_start, thread_index, threads_meet } from "../threads";
 
@@ -64,7 +73,8 @@ export function attention(op: usize, steps: usize, count: u32): void {
 
 /** Stores k and v of the rows in the cache: this thread's share of them. */
 function store_rows(op: usize, steps: usize, count: u32): void {
-  const context = load<u32>(op, ATTENTION_CONTEXT);
+  const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
+  const table: usize = load<u32>(op, ATTENTION_TABLE);
   const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
   const qkUnits = load<u32>(op, ATTENTION_QK_UNITS);
   const qkChannels = load<u32>(op, ATTENTION_QK_CHANNELS);
@@ -78,10 +88,10 @@ function store_rows(op: usize, steps: usize, count: u32): void {
     const kvHead = i % kvHeads;
     const position = load<u32>(steps + t * ROW_BYTES, ROW_POSITION);
     const sequence = load<u32>(steps + t * ROW_BYTES, ROW_SEQUENCE);
+    const place = load<u32>(table + (sequence * blocks + position / CACHE_BLOCK) * 4);
     let from: usize = load<u32>(op, ATTENTION_K) + (t * qkUnits * kvHeads + kvHead) * qkChannels * 4;
     let key =
-      cache_ptr(load<u32>(op, ATTENTION_K_CACHE), context, kvHeads, qkDims, sequence, kvHead) +
-      cache_key(position, qkDims);
+      cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, qkDims, place, kvHead) + cache_key(position, qkDims);
     for (let u: u32 = 0; u < qkUnits; u++) {
       for (let c: u32 = 0; c < qkChannels; c++) {
         store<f32>(key, load<f32>(from + c * 4));
@@ -90,10 +100,10 @@ function store_rows(op: usize, steps: usize, count: u32): void {
       from += kvHeads * qkChannels * 4;
     }
     from = load<u32>(op, ATTENTION_V) + (t * voUnits * kvHeads + kvHead) * voChannels * 4;
-    const values = cache_ptr(load<u32>(op, ATTENTION_V_CACHE), context, kvHeads, voDims, sequence, kvHead);
+    const values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, voDims, place, kvHead);
     for (let u: u32 = 0; u < voUnits; u++) {
       for (let c: u32 = 0; c < voChannels; c++)
-        store<f32>(values + cache_value(position, voDims, u * voChannels + c), load<f32>(from + c * 4));
+        store<f32>(values + cache_value(position, u * voChannels + c), load<f32>(from + c * 4));
       from += kvHeads * voChannels * 4;
     }
   }
@@ -101,7 +111,7 @@ function store_rows(op: usize, steps: usize, count: u32): void {
 
 /** One tile: `queries` of a kv head and a sequence, from number `first` on. */
 function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32, queries: u32): void {
-  const context = load<u32>(op, ATTENTION_CONTEXT);
+  const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
   const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
   const share = load<u32>(op, ATTENTION_HEADS) / kvHeads;
   const qkDims = load<u32>(op, ATTENTION_QK_UNITS) * load<u32>(op, ATTENTION_QK_CHANNELS);
@@ -125,9 +135,10 @@ function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32,
     store<f32>(sums + i * 4, 0);
     store<u32>(ends + i * 4, positions);
   }
-  let keys = cache_ptr(load<u32>(op, ATTENTION_K_CACHE), context, kvHeads, qkDims, sequence, kvHead);
-  let values = cache_ptr(load<u32>(op, ATTENTION_V_CACHE), context, kvHeads, outDims, sequence, kvHead);
+  let place: usize = load<u32>(op, ATTENTION_TABLE) + sequence * blocks * 4;
   for (let start: u32 = 0; start < positions; start += CACHE_BLOCK) {
+    const keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, qkDims, load<u32>(place), kvHead);
+    const values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, outDims, load<u32>(place), kvHead);
     const block = min(positions - start, CACHE_BLOCK);
     memory.fill(scores, 0, queries * SCORES_BYTES);
     for (let p: u32 = 0; p < block; p += CACHE_LANES)
@@ -139,8 +150,7 @@ function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32,
     }
     for (let d: u32 = 0; d < outDims; d += CACHE_LANES)
       multiply(queries, scores, SCORES_BYTES, values + d * SCORES_BYTES, block, out + d * 4, outBytes);
-    keys += CACHE_BLOCK * qBytes;
-    values += CACHE_BLOCK * outBytes;
+    place += 4;
   }
   scatter(op, kvHead, first, queries, out, outBytes, sums);
 }
