@@ -28,6 +28,7 @@ export type ErrorCode =
   | "gpu" // there is no GPU that can run this, or it computes wrongly
   | "lost" // the GPU went away
   | "context" // more tokens than the plan has room for
+  | "busy" // more generations wait than there is room for
   | "aborted" // the caller's AbortSignal fired
   | "internal"; // a bug of ours
 

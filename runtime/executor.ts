@@ -21,8 +21,8 @@ export interface Executor {
   logits(rows: number): void | Promise<void>;
   /** Runs them, of which one wants logits, for choose(): all that can be chosen is to be had then. */
   forChoice(rows: number, sampling: Sampling): void | Promise<void>;
-  /** The next token, as the core's sampler is set up. history: tokens that its penalty is for. */
-  choose(history: readonly number[]): number;
+  /** The next token, as the core's sampler is set up. history: tokens that its penalty is for; output: of the step's rows. */
+  choose(history: readonly number[], output: number): number;
   /** From the one row that is there on: `count` tokens, each the likeliest after the one before. Absent: step by step. */
   greedy?(count: number): AsyncGenerator<number, void>;
   /** Gives back what it holds. */
@@ -34,13 +34,13 @@ export function coreExecutor(core: Core): Executor {
   const step = (rows: number) => {
     guarded(() => core.check(core.exports.step(rows)));
   };
-  const choose = (history: readonly number[]) => chooseFrom(core, history);
+  const choose = (history: readonly number[], output: number) => chooseFrom(core, history, output);
   return { run: step, logits: step, forChoice: step, choose, end: () => core.endThreads() };
 }
 
-/** Chooses from the first row of logits. */
-export function chooseFrom(core: Core, history: readonly number[]): number {
+/** Chooses from a row of logits. */
+export function chooseFrom(core: Core, history: readonly number[], output: number): number {
   const { exports } = core;
   core.words(exports.history_ptr(), history.length).set(history);
-  return guarded(() => core.check(exports.logits_choose(0, history.length)));
+  return guarded(() => core.check(exports.logits_choose(output, history.length)));
 }

@@ -1,17 +1,17 @@
-// One generation: prefill the prompt in chunks, then a token at a time, until something ends it.
+// One generation: a prompt is read, then a token at a time is made, until something ends it.
 
-import { ROW_BYTES, ROW_OUTPUT, ROW_POSITION, ROW_SEQUENCE, ROW_TOKEN } from "../assembly/abi";
+import { SAMPLER_BYTES } from "../assembly/abi";
 import { type Core, guarded } from "./core";
+import type { Engine } from "./engine";
 import { SnugError } from "./errors";
-import type { Executor, Sampling } from "./executor";
-import type { Host } from "./host";
+import type { Sampling } from "./executor";
 import { throwIfAborted } from "./load";
 import type { Plan } from "./plan";
+import { Sequence } from "./sequence";
 import { TextStream } from "./stream";
 
 const DEFAULTS = { temperature: 0.7, topK: 40, repeatPenalty: 1.1 };
-/** GPUs lost at one token, after which nobody tries again. */
-const LOSSES_MOST = 3;
+const LOGPROBS_MOST = 20;
 
 export interface GenerateOptions {
   /** Most tokens to make. Default: what the context has room for. */
@@ -35,7 +35,27 @@ export interface GenerateOptions {
   readonly readTwice?: boolean;
   /** Whole number below 2^53. The same seed gives the same text. Default: drawn at random. */
   readonly seed?: number;
+  /** Interactive ones come before those in the background. Default "interactive". */
+  readonly priority?: "interactive" | "background";
+  /** For onToken: how likely each token was, and as many of the likeliest, 0 … 20, beside it. Default: nobody works it out. */
+  readonly logprobs?: number;
+  /** Called for each token that is made, before its text comes. */
+  readonly onToken?: (token: GeneratedToken) => void;
   readonly signal?: AbortSignal;
+}
+
+export interface TokenLogprob {
+  readonly id: number;
+  /** Natural logarithm of its probability, as the model gave it: before temperature, penalty and cuts. */
+  readonly logprob: number;
+}
+
+export interface GeneratedToken {
+  readonly id: number;
+  /** null where nobody asked for logprobs. */
+  readonly logprob: number | null;
+  /** The likeliest first. */
+  readonly top: readonly TokenLogprob[];
 }
 
 export interface Speed {
@@ -58,15 +78,10 @@ export interface GenerateResult {
 /** What a generation needs of its model. */
 export interface Generator {
   readonly core: Core;
-  readonly executor: Executor;
-  readonly host: Host;
+  readonly engine: Engine;
   readonly plan: Plan;
   readonly endTokens: ReadonlySet<number>;
   tokenBytes(token: number): Uint8Array;
-  /** Goes on with another GPU after this one was lost. */
-  revive(lost: SnugError): Promise<void>;
-  /** Takes the cache over; the function that comes back throws once somebody else has done so. */
-  claim(): () => void;
 }
 
 /** Text as it comes: iterate it for the pieces, or await result() for the whole. It runs once. */
@@ -74,8 +89,9 @@ export class Generation implements AsyncIterable<string> {
   readonly #pieces: AsyncGenerator<string, GenerateResult>;
   #result: GenerateResult | undefined;
 
-  constructor(model: Generator, prompt: readonly number[], options: GenerateOptions) {
-    this.#pieces = generate(model, prompt, options);
+  /** of: what is continued, tokens that are read for this text alone, or a sequence that goes on after it. */
+  constructor(model: Generator, of: readonly number[] | Sequence, options: GenerateOptions) {
+    this.#pieces = generate(model, of, options);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void> {
@@ -104,11 +120,14 @@ export class Generation implements AsyncIterable<string> {
 
 async function* generate(
   model: Generator,
-  prompt: readonly number[],
+  of: readonly number[] | Sequence,
   options: GenerateOptions,
 ): AsyncGenerator<string, GenerateResult> {
-  const { host } = model;
+  const { engine } = model;
+  const own = of instanceof Sequence ? undefined : of;
+  const prompt = of instanceof Sequence ? of.tokens : of;
   const { context } = model.plan;
+  const { signal } = options;
   const room = context - prompt.length;
   if (prompt.length === 0)
     throw new SnugError("usage", "the prompt is empty, and this model has no token to begin with: give some text");
@@ -119,47 +138,45 @@ async function* generate(
     );
   const maxTokens = Math.min(wholeNumber("maxTokens", options.maxTokens ?? room, 1e9), room);
   const seed = wholeNumber("seed", options.seed ?? Math.floor(Math.random() * 2 ** 32), Number.MAX_SAFE_INTEGER);
-  const still = model.claim();
-  const pause = async () => {
-    await host.pause();
-    throwIfAborted(options.signal);
-    still();
-  };
-  configureSampler(model.core, options, seed);
+  const logprobs =
+    options.logprobs === undefined ? undefined : wholeNumber("logprobs", options.logprobs, LOGPROBS_MOST);
+  const sequence = of instanceof Sequence ? of : engine.begin();
+  sequence.isBackground = options.priority === "background";
+  sequence.sampler.set(samplerOf(model.core, options, seed));
+  if (own !== undefined) engine.append(sequence, own);
+  const unread = sequence.pending;
 
   const started = performance.now();
-  throwIfAborted(options.signal);
+  let decodeStarted = started;
   const tokens: number[] = [];
-  const reader = new Reader(model, pause, samplingOf(options));
-  await reader.read(prompt);
-  const decodeStarted = performance.now();
-
   const stream = new TextStream(options.stop);
   let text = "";
   let finishReason: GenerateResult["finishReason"] = "length";
   try {
+    throwIfAborted(signal);
     while (tokens.length < maxTokens) {
-      await pause();
-      const token = await reader.next(maxTokens - tokens.length, isGreedy(options), () =>
-        // The stream of random numbers is lost with the core, where that has changed: another one, as good, goes on.
-        configureSampler(model.core, options, seed + tokens.length),
-      );
-      tokens.push(token);
-      if (model.endTokens.has(token)) {
+      const choice = {
+        ...{ sampling: samplingOf(options), isGreedy: isGreedy(options), logprobs },
+        most: maxTokens - tokens.length,
+      };
+      const token = await engine.next(sequence, choice, signal);
+      if (tokens.length === 0) decodeStarted = performance.now();
+      tokens.push(token.id);
+      options.onToken?.(token);
+      if (model.endTokens.has(token.id)) {
         finishReason = "stop";
         break;
       }
-      const piece = stream.push(model.tokenBytes(token));
+      const piece = stream.push(model.tokenBytes(token.id));
       text += piece;
       if (piece !== "") yield piece;
       if (stream.stopped) {
         finishReason = "stop";
         break;
       }
-      still(); // whoever took the piece may have begun something else
     }
   } finally {
-    await reader.end();
+    if (own !== undefined) await engine.end(sequence);
   }
   const rest = stream.end();
   if (stream.stopped) finishReason = "stop"; // an unfinished character can complete a stop text
@@ -171,7 +188,7 @@ async function* generate(
     tokens,
     finishReason,
     seed,
-    prompt: speed(prompt.length, decodeStarted - started),
+    prompt: speed(unread, decodeStarted - started),
     decode: speed(tokens.length, ended - decodeStarted),
   };
 }
@@ -189,110 +206,8 @@ function samplingOf({
   return { count: temperature === 0 ? 1 : topK, repeatPenalty };
 }
 
-/** One sequence on its way: what the cache holds of it, what comes next, and what to do when a GPU is lost. */
-class Reader {
-  readonly #model: Generator;
-  readonly #pause: () => Promise<void>;
-  readonly #sampling: Omit<Sampling, "history">;
-  readonly #tokens: number[] = [];
-  /** How many of the tokens the cache holds; the logits are of the last of them. */
-  #seen = 0;
-  #ahead: AsyncGenerator<number, void> | undefined;
-
-  constructor(model: Generator, pause: () => Promise<void>, sampling: Omit<Sampling, "history">) {
-    this.#model = model;
-    this.#pause = pause;
-    this.#sampling = sampling;
-  }
-
-  /** Reads tokens that come next. */
-  async read(tokens: readonly number[]): Promise<void> {
-    this.#tokens.push(...tokens);
-    await this.#surviving(() => this.#catchUp());
-  }
-
-  /** The next token, which is read too. most: how many may follow at most, it included. */
-  async next(most: number, greedy: boolean, restart: () => void): Promise<number> {
-    const token = await this.#surviving(() => this.#choose(most, greedy), restart);
-    this.#tokens.push(token);
-    return token;
-  }
-
-  async end(): Promise<void> {
-    await this.#ahead?.return();
-  }
-
-  async #choose(most: number, greedy: boolean): Promise<number> {
-    const { executor } = this.#model;
-    const ahead = await this.#ahead?.next();
-    if (ahead !== undefined && !ahead.done) return ahead.value;
-    if (greedy && executor.greedy !== undefined && this.#seen === this.#tokens.length - 1) {
-      writeRows(this.#model.core, this.#tokens.slice(-1), this.#seen, () => true);
-      this.#seen = 0; // the cache runs ahead from here on, and what it holds is not known
-      this.#ahead = executor.greedy(most);
-      return (await this.#ahead.next()).value as number;
-    }
-    await this.#catchUp();
-    return this.#model.executor.choose(this.#tokens);
-  }
-
-  /** Reads what the cache does not hold yet; a prompt in chunks. */
-  async #catchUp(): Promise<void> {
-    const end = this.#tokens.length;
-    const isPrompt = end - this.#seen > 1;
-    while (this.#seen < end) {
-      const { core, executor, plan } = this.#model;
-      const chunk = this.#tokens.slice(this.#seen, this.#seen + plan.rows);
-      const isLast = this.#seen + chunk.length === end;
-      writeRows(core, chunk, this.#seen, (row) => isLast && row === chunk.length - 1);
-      if (isLast) await executor.forChoice(chunk.length, { ...this.#sampling, history: this.#tokens });
-      else await executor.run(chunk.length);
-      this.#seen += chunk.length;
-      if (isPrompt) await this.#pause();
-    }
-  }
-
-  /** Does some work, again if a GPU is lost meanwhile: another one reads everything anew. */
-  async #surviving<T>(work: () => Promise<T>, restart?: () => void): Promise<T> {
-    for (let losses = 0; ; losses++) {
-      try {
-        return await work();
-      } catch (error) {
-        if (!(error instanceof SnugError) || error.code !== "lost" || losses === LOSSES_MOST) throw error;
-        const before = this.#model.core;
-        await this.#model.revive(error);
-        if (this.#model.core !== before) restart?.();
-        this.#ahead = undefined;
-        this.#seen = 0;
-      }
-    }
-  }
-}
-
-/** Writes the rows of a step: consecutive tokens of sequence 0 from `position` on. */
-export function writeRows(
-  core: Core,
-  tokens: ArrayLike<number>,
-  position: number,
-  wantsLogits: (row: number) => boolean,
-): void {
-  const rows = core.view(core.exports.rows_ptr(), tokens.length * ROW_BYTES);
-  for (let row = 0; row < tokens.length; row++) {
-    const at = row * ROW_BYTES;
-    rows.setUint32(at + ROW_TOKEN, tokenId(tokens[row] as number), true);
-    rows.setUint32(at + ROW_POSITION, position + row, true);
-    rows.setUint32(at + ROW_SEQUENCE, 0, true);
-    rows.setUint32(at + ROW_OUTPUT, wantsLogits(row) ? 1 : 0, true);
-  }
-}
-
-/** A number that a u32 holds as it is; whether it is below the vocabulary is the core's to say. */
-function tokenId(token: number): number {
-  if (token >>> 0 !== token) throw new SnugError("usage", `${token} is not a token id: give whole numbers from 0 on`);
-  return token;
-}
-
-function configureSampler(core: Core, options: GenerateOptions, seed: number): void {
+/** A sampler's settings and random numbers, as the core keeps them. */
+function samplerOf(core: Core, options: GenerateOptions, seed: number): Uint8Array {
   const temperature = inRange("temperature", options.temperature ?? DEFAULTS.temperature, 0, 100);
   const topK = wholeNumber("topK", options.topK ?? DEFAULTS.topK, 2 ** 31);
   const topP = inRange("topP", options.topP ?? 0.95, 1e-6, 1);
@@ -302,6 +217,7 @@ function configureSampler(core: Core, options: GenerateOptions, seed: number): v
   guarded(() =>
     core.check(core.exports.logits_configure(temperature, topK, topP, minP, repeatPenalty, seed >>> 0, high)),
   );
+  return core.bytes(core.exports.logits_sampler_ptr(), SAMPLER_BYTES).slice();
 }
 
 function inRange(name: string, value: number, least: number, most: number): number {

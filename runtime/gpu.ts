@@ -99,6 +99,7 @@ export class GpuExecutor implements Executor {
   }
 
   async logits(rows: number): Promise<void> {
+    this.#among = [];
     this.#put(await named(() => this.#executor.logits(this.#rows(rows))));
   }
 
@@ -116,8 +117,8 @@ export class GpuExecutor implements Executor {
     this.#put(Float32Array.from(order, (i) => logits[i] as number));
   }
 
-  choose(history: readonly number[]): number {
-    if (this.#among.length === 0) return chooseFrom(this.#core, history);
+  choose(history: readonly number[], output: number): number {
+    if (this.#among.length === 0) return chooseFrom(this.#core, history, output);
     const { exports } = this.#core;
     const places = new Map(this.#among.map((id, place) => [id, place]));
     const seen = [...new Set(history)].flatMap((id) => places.get(id) ?? []);

@@ -11,7 +11,14 @@ export type { Build, Simd } from "./build";
 export type { Message } from "./chat";
 export { chooseDevice, type DeviceChoice, type DeviceSpeed } from "./choose";
 export { type ErrorCode, SnugError } from "./errors";
-export type { GenerateOptions, GenerateResult, Generation, Speed } from "./generation";
+export type {
+  GeneratedToken,
+  GenerateOptions,
+  GenerateResult,
+  Generation,
+  Speed,
+  TokenLogprob,
+} from "./generation";
 export type { Source } from "./host";
 export type { Info } from "./info";
 export type { LoadOptions, LoadProgress } from "./load";
@@ -22,6 +29,7 @@ export type { Port } from "./port";
 export { type Op, Probe, type ProbedScan, type ProbedSublayer } from "./probe";
 export { type RemoteGeneration, type RemoteModel, type RemotePack, RemotePacks } from "./remote";
 export { servePacks } from "./serve";
+export type { Session } from "./session";
 export { expectedSpeed } from "./speed";
 export { type Ceilings, type KernelTime, type OpWork, Stopwatch } from "./stopwatch";
 

@@ -198,5 +198,9 @@ async function named(source: Source, read: () => Promise<void> | undefined): Pro
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new SnugError("aborted", "stopped by the caller", { cause: signal.reason });
+  if (signal?.aborted) throw aborted(signal);
+}
+
+export function aborted(signal: AbortSignal | undefined): SnugError {
+  return new SnugError("aborted", "stopped by the caller", { cause: signal?.reason });
 }

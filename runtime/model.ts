@@ -4,12 +4,14 @@ import { HEADER_BEGIN_TOKEN, HEADER_END_TOKENS, HEADER_SSM_HEADS, HEADER_VOCABUL
 import { type Message, renderChat } from "./chat";
 import type { DeviceChoice } from "./choose";
 import { type Core, guarded } from "./core";
+import { Engine, type EngineModel } from "./engine";
 import { SnugError } from "./errors";
 import type { Executor } from "./executor";
-import { type GenerateOptions, Generation, type Generator, writeRows } from "./generation";
+import { type GenerateOptions, Generation, type Generator } from "./generation";
 import type { Host } from "./host";
 import type { Info } from "./info";
 import type { Plan } from "./plan";
+import { Session } from "./session";
 
 export interface Score {
   /** Sum of −ln p of each token after the first. */
@@ -27,19 +29,19 @@ export interface Running {
   readonly plan: Plan;
 }
 
-export class Model implements Generator {
+export class Model implements Generator, EngineModel {
   readonly info: Info;
   readonly host: Host;
   /** Why it runs on this device, where the faster one was to be found out. */
   readonly choice: DeviceChoice | null;
   readonly vocabulary: number;
   readonly endTokens: ReadonlySet<number>;
+  readonly engine: Engine;
   readonly #beginToken: number | undefined;
   readonly #hasState: boolean;
   readonly #again: (() => Promise<Running>) | undefined;
   #running: Running | undefined;
   #plan: Plan;
-  #claims = 0;
 
   /** again: makes what it goes on with after its GPU was lost. */
   constructor(
@@ -54,6 +56,7 @@ export class Model implements Generator {
     this.choice = choice;
     this.host = host;
     this.info = info;
+    this.engine = new Engine(this);
     const { core } = running;
     const field = (offset: number) => core.exports.pack_field(offset) >>> 0;
     this.vocabulary = field(HEADER_VOCABULARY);
@@ -107,6 +110,18 @@ export class Model implements Generator {
     return this.generate(this.encode(renderChat(this.info, messages)), options);
   }
 
+  /** A conversation that stays; it begins with the model's begin token, if it has one. */
+  session(): Session {
+    const session = new Session(this);
+    if (this.#beginToken !== undefined) session.append([this.#beginToken]);
+    return session;
+  }
+
+  /** Takes up a session that was saved with the same pack and cut. */
+  restore(saved: Uint8Array): Promise<Session> {
+    return Session.restore(this, saved);
+  }
+
   /** The token ids of a prompt: the model's begin token, if it has one, then the text. */
   prompt(text: string): number[] {
     return [...(this.#beginToken === undefined ? [] : [this.#beginToken]), ...this.encode(text)];
@@ -147,7 +162,7 @@ export class Model implements Generator {
 
   /** Scores a text's tokens, each against the model's prediction from those before it. Wants a plan with outputs. */
   async score(tokens: ArrayLike<number>): Promise<Score> {
-    const core = this.core;
+    const { core } = this;
     let loss = 0;
     let topOne = 0;
     await this.#forward(tokens, (output, position) => {
@@ -168,15 +183,6 @@ export class Model implements Generator {
     });
   }
 
-  /** Takes the cache over; the function that comes back throws once somebody else has done so. */
-  claim(): () => void {
-    const own = ++this.#claims;
-    return () => {
-      if (this.#claims !== own)
-        throw new SnugError("usage", "the model was used for something else meanwhile: one generation at a time");
-    };
-  }
-
   /** Frees the memory; every later call is refused. */
   dispose(): void {
     this.#running?.executor.end();
@@ -191,18 +197,10 @@ export class Model implements Generator {
   }
 
   async #forward(tokens: ArrayLike<number>, visit: (output: number, position: number) => void): Promise<void> {
-    const { core, executor } = this.running;
-    const still = this.claim();
+    const { context, rows, outputs } = this.running.plan;
     if (tokens.length === 0) throw new SnugError("usage", "there are no tokens");
-    if (tokens.length > this.plan.context)
-      throw new SnugError("context", `${tokens.length} tokens do not fit a context of ${this.plan.context}`);
-    const rows = Math.min(this.plan.rows, this.plan.options.outputs ?? 1);
-    for (let at = 0; at < tokens.length; at += rows) {
-      const chunk = Array.prototype.slice.call(tokens, at, at + rows) as number[];
-      writeRows(core, chunk, at, () => true);
-      await executor.logits(chunk.length);
-      still();
-      for (let row = 0; row < chunk.length; row++) visit(row, at + row);
-    }
+    if (tokens.length > context)
+      throw new SnugError("context", `${tokens.length} tokens do not fit a context of ${context}`);
+    await this.engine.forward(Array.from(tokens), Math.min(rows, outputs), visit);
   }
 }

@@ -10,11 +10,13 @@ import {
   PLAN_MAXIMUM_BYTES,
   PLAN_MEMORY_BYTES,
   PLAN_MINIMUM_BYTES,
+  PLAN_OUTPUTS,
   PLAN_PERPLEXITY,
   PLAN_PRUNING_RATE,
   PLAN_READ_BYTES,
   PLAN_ROWS,
   PLAN_SCRATCH_BYTES,
+  PLAN_SEQUENCES,
   PLAN_STATE_BYTES,
   PLAN_TOTAL_BYTES,
   PLAN_UNITS,
@@ -51,8 +53,10 @@ export interface PlanOptions {
    * `memory` would not hold the whole model beside them.
    */
   readonly rows?: number;
-  /** Most rows of a step that want logits. Default 1. */
+  /** Most rows of a step that want logits. Default 1, or as many as `sequences`. */
   readonly outputs?: number;
+  /** Most sequences at a time. Default 1. */
+  readonly sequences?: number;
   /** Threads that share the work, the caller's among them. Default: what the machine has cores for. */
   readonly threads?: number;
   /**
@@ -103,7 +107,9 @@ export interface Plan {
   readonly minimumBytes: number;
   readonly maximumBytes: number;
   readonly context: number;
+  readonly sequences: number;
   readonly rows: number;
+  readonly outputs: number;
   readonly threads: number;
   readonly layers: readonly LayerPlan[];
   readonly options: PlanOptions;
@@ -151,7 +157,7 @@ function sizeError(size: number | string): SnugError {
 export function makePlan(core: Core, options: PlanOptions, usableThreads: number, mostThreads = THREADS_MAX): Plan {
   if (options.memory !== undefined && options.pruning !== undefined)
     throw new SnugError("usage", "give memory or pruning, not both");
-  const count = (name: "context" | "rows" | "outputs" | "threads") => {
+  const count = (name: "context" | "sequences" | "rows" | "outputs" | "threads") => {
     const value = options[name] ?? 0;
     if (!Number.isInteger(value) || value < 0 || (options[name] !== undefined && value === 0) || value > 2 ** 31)
       throw new SnugError("usage", `${name} must be a whole number above 0, not ${options[name]}`);
@@ -168,7 +174,8 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
   const threads = device ? 1 : Math.min(count("threads") || usableThreads, mostThreads);
   const exact = options.activations === "f32" ? 1 : 0;
   return guarded(() => {
-    core.check(exports.plan_shape(count("context"), 1, count("rows"), count("outputs"), threads, exact, device));
+    const [rows, outputs] = [count("rows"), count("outputs")];
+    core.check(exports.plan_shape(count("context"), count("sequences"), rows, outputs, threads, exact, device));
     if (options.memory !== undefined) {
       checkBudget(core, exports.plan_memory(parseSize(options.memory)), options.context);
     } else {
@@ -215,7 +222,9 @@ function readPlan(core: Core, options: PlanOptions): Plan {
     minimumBytes: at(PLAN_MINIMUM_BYTES),
     maximumBytes: at(PLAN_MAXIMUM_BYTES),
     context: at(PLAN_CONTEXT),
+    sequences: at(PLAN_SEQUENCES),
     rows: at(PLAN_ROWS),
+    outputs: at(PLAN_OUTPUTS),
     threads: options.threads ?? 1,
     layers: readLayers(core),
     options,

@@ -31,8 +31,8 @@ import {
 import { NONE } from "../packs/format";
 import { guarded } from "./core";
 import { SnugError } from "./errors";
-import { writeRows } from "./generation";
 import type { Model } from "./model";
+import { writeRows } from "./rows";
 
 /** One op of the program, as far as an observer needs to know it. */
 export interface Op {
@@ -81,6 +81,7 @@ export class Probe {
 
   constructor(model: Model) {
     this.#model = model;
+    model.engine.forget();
     const { core } = model;
     const embed = core.view(core.exports.program_ptr(), OP_BYTES);
     if (embed.getUint32(OP_CODE, true) !== OP_EMBED)

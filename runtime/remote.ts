@@ -5,7 +5,7 @@ import type { Build } from "./build";
 import type { Message } from "./chat";
 import type { DeviceChoice } from "./choose";
 import { type ErrorCode, SnugError } from "./errors";
-import type { GenerateOptions, GenerateResult } from "./generation";
+import type { GeneratedToken, GenerateOptions, GenerateResult } from "./generation";
 import type { SpareMemory } from "./host";
 import type { Info } from "./info";
 import type { LoadOptions, LoadProgress } from "./load";
@@ -29,6 +29,9 @@ export interface OpenedPack {
 
 /** What the other end is told of LoadOptions: the rest stays here. */
 export type RemoteLoadOptions = Pick<LoadOptions, "device">;
+
+/** What the other end is told of GenerateOptions: whether it is to tell each token too, which is no string. */
+export type RemoteGenerateOptions = Omit<GenerateOptions, "signal" | "onToken"> & { readonly tellsTokens: boolean };
 
 /** What the other end answers to load(). */
 export interface LoadedModel {
@@ -166,20 +169,27 @@ export class RemoteModel {
  * calls on, and does not wait for a slow reader.
  */
 export class RemoteGeneration implements AsyncIterable<string> {
-  readonly #start: (onPiece: (piece: unknown) => void) => Promise<GenerateResult>;
+  readonly #start: (onPiece: (piece: string) => void) => Promise<GenerateResult>;
   readonly #stop = new AbortController();
   readonly #pieces: string[] = [];
   #running: Promise<GenerateResult> | undefined;
   #wake: () => void = () => {};
 
   constructor(caller: Caller, method: string, args: readonly unknown[], options: GenerateOptions) {
-    const { signal, ...rest } = options;
-    this.#start = (onEvent) => {
+    const { signal, onToken, ...rest } = options;
+    this.#start = (onPiece) => {
+      const onEvent = (event: unknown) => {
+        if (typeof event === "string") onPiece(event);
+        else onToken?.(event as GeneratedToken);
+      };
       const stop = () => this.#stop.abort(signal?.reason);
       if (signal?.aborted) stop();
       signal?.addEventListener("abort", stop, { once: true });
       return caller
-        .call<GenerateResult>(method, [...args, rest], { signal: this.#stop.signal, onEvent })
+        .call<GenerateResult>(method, [...args, { ...rest, tellsTokens: onToken !== undefined }], {
+          signal: this.#stop.signal,
+          onEvent,
+        })
         .finally(() => signal?.removeEventListener("abort", stop));
     };
   }
@@ -215,7 +225,7 @@ export class RemoteGeneration implements AsyncIterable<string> {
 
   #run(): Promise<GenerateResult> {
     this.#running ??= this.#start((piece) => {
-      this.#pieces.push(piece as string);
+      this.#pieces.push(piece);
       this.#wake();
     });
     this.#running.catch(() => {}); // whoever awaits it is told

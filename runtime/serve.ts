@@ -8,7 +8,7 @@ import type { Model } from "./model";
 import type { Pack } from "./pack";
 import type { Plan, PlanOptions } from "./plan";
 import { answerCalls, type CallContext, type Port } from "./port";
-import type { LoadedModel, OpenedPack, RemoteLoadOptions } from "./remote";
+import type { LoadedModel, OpenedPack, RemoteGenerateOptions, RemoteLoadOptions } from "./remote";
 
 /**
  * Serves packs over a port. `openPack` opens what the other end asks for, and is the place to refuse what it should not
@@ -53,10 +53,10 @@ export function servePacks<Location, Options>(
       await packOf(handle).close();
       packs.delete(handle);
     },
-    generate: (context, handle: number, prompt: string | readonly number[], options: GenerateOptions) =>
-      run(context, modelOf(handle).generate(prompt, { ...options, signal: context.signal })),
-    chat: (context, handle: number, messages: readonly Message[], options: GenerateOptions) =>
-      run(context, modelOf(handle).chat(messages, { ...options, signal: context.signal })),
+    generate: (context, handle: number, prompt: string | readonly number[], options: RemoteGenerateOptions) =>
+      run(context, modelOf(handle).generate(prompt, optionsOf(context, options))),
+    chat: (context, handle: number, messages: readonly Message[], options: RemoteGenerateOptions) =>
+      run(context, modelOf(handle).chat(messages, optionsOf(context, options))),
     encode: (_, handle: number, text: string): number[] => modelOf(handle).encode(text),
     prompt: (_, handle: number, text: string): number[] => modelOf(handle).prompt(text),
     decode: (_, handle: number, tokens: readonly number[]): string => modelOf(handle).decode(tokens),
@@ -74,6 +74,11 @@ export function servePacks<Location, Options>(
   });
 }
 
+function optionsOf({ signal, tell }: CallContext, { tellsTokens, ...options }: RemoteGenerateOptions): GenerateOptions {
+  return { ...options, signal, ...(tellsTokens && { onToken: tell }) };
+}
+
+/** Tells the pieces of a text. */
 async function run({ tell }: CallContext, generation: ReturnType<Model["generate"]>) {
   for await (const piece of generation) tell(piece);
   return generation.result();

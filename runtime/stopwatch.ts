@@ -50,10 +50,10 @@ import {
 } from "../packs/format";
 import { type Core, guarded } from "./core";
 import { SnugError } from "./errors";
-import { writeRows } from "./generation";
 import { GpuExecutor } from "./gpu";
 import { throwIfAborted } from "./load";
 import type { Model } from "./model";
+import { writeRows } from "./rows";
 
 /** An op of the program, and what it does in a step. */
 export interface OpWork {
@@ -135,6 +135,7 @@ export class Stopwatch {
   constructor(model: Model, signal?: AbortSignal) {
     this.#model = model;
     this.#signal = signal;
+    model.engine.forget();
   }
 
   /** Waits until all threads of the plan take part, or until it is plain that some never will. */

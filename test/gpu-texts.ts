@@ -1,10 +1,11 @@
 // Texts that models generate through the runtime, as whoever uses it does: "golden", "greedy" and "sampled".
 
-import { type GenerateOptions, writeRows } from "../runtime/generation";
+import type { GenerateOptions } from "../runtime/generation";
 import type { Host } from "../runtime/host";
 import type { Model } from "../runtime/model";
 import { openPack } from "../runtime/pack";
 import type { PlanOptions } from "../runtime/plan";
+import { writeRows } from "../runtime/rows";
 import type { Golden, SmallPack } from "./gpu-fixtures";
 import { compare, expect, expectEqual, type GpuContext, type GpuTest, hostOf, sourceOf } from "./gpu-test";
 import demo from "./hosts/demo-ids.json";

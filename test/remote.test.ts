@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { SnugError } from "../runtime/errors";
-import type { GenerateOptions } from "../runtime/generation";
+import type { GeneratedToken, GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import { openPack } from "../runtime/pack";
 import { answerCalls, Caller, type Port } from "../runtime/port";
@@ -132,12 +132,25 @@ test("who leaves the loop ends the generation at the other end", async () => {
   assert.equal((await model.generate("Once", GREEDY).result()).tokens.length, 24);
 });
 
-test("one generation at a time, and both ends know", async () => {
-  const first = model.generate("Once", { ...GREEDY, maxTokens: 100 });
-  const running = first.result();
-  running.catch(() => {}); // awaited below
-  await model.generate("Twice", GREEDY).result();
-  await assert.rejects(running, says("usage", "one generation at a time"));
+test("tokens are told at this end", async () => {
+  const told: number[] = [];
+  const onToken = ({ id, logprob, top }: GeneratedToken) => {
+    assert.ok(logprob !== null && logprob <= 0 && top.length === 2);
+    told.push(id);
+  };
+  const { tokens } = await model.generate("Once", { ...GREEDY, logprobs: 2, onToken }).result();
+  assert.deepEqual(told, tokens);
+});
+
+test("generations at once do not mix", async () => {
+  const prompts = ["Once", "Twice", "Once"];
+  const alone = [];
+  for (const prompt of prompts) alone.push((await model.generate(prompt, GREEDY).result()).tokens);
+  const together = await Promise.all(prompts.map((prompt) => model.generate(prompt, GREEDY).result()));
+  assert.deepEqual(
+    together.map(({ tokens }) => tokens),
+    alone,
+  );
 });
 
 test("a disposed model and a closed pack refuse", async () => {

@@ -1,0 +1,17 @@
+// What the adapters to other people's interfaces need of a model. Model and RemoteModel both have it.
+
+import type { Message } from "./chat";
+import type { GenerateOptions, GenerateResult } from "./generation";
+import type { Info } from "./info";
+
+export interface ChatModel {
+  readonly info: Info;
+  readonly plan: { readonly context: number };
+  generate(prompt: string | readonly number[], options?: GenerateOptions): ChatGeneration;
+  chat(messages: readonly Message[], options?: GenerateOptions): ChatGeneration;
+  encode(text: string): number[] | Promise<number[]>;
+}
+
+export interface ChatGeneration extends AsyncIterable<string> {
+  result(): Promise<GenerateResult>;
+}
