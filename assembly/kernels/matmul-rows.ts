@@ -13,6 +13,9 @@ const NARROW_COLS: u32 = 32; // see matvec.ts
 const STEP_BYTES: u32 = 64;
 /** A stretch that leaves the first cache, of 32 KB, room for the activations. */
 const UNPACKED_BYTES: u32 = 16384;
+/** Few rows leave little to do between one stretch and the next: short ones let weights come while products are made. */
+const FEW_ROWS: u32 = 16;
+const FEW_ROWS_BYTES: u32 = 1024;
 /** One group's are 64 bytes, and a group has 8 columns of 16 bytes or more. */
 const SCALES_BYTES: u32 = UNPACKED_BYTES / 2;
 
@@ -40,7 +43,8 @@ export function tile_times_rows(
 ): void {
   const scales = scratch + UNPACKED_BYTES;
   const narrow = ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4;
-  const most = UNPACKED_BYTES / (group * ROW_TILE * (narrow ? 1 : 2));
+  const bytes = count <= FEW_ROWS ? FEW_ROWS_BYTES : UNPACKED_BYTES;
+  const most = max(1, bytes / (group * ROW_TILE * (narrow ? 1 : 2)));
   const recordBytes = codes_group_bytes(dtype, group);
   const groupBytes = group_bytes(dtype, group);
   for (let g: u32 = 0; g < groups; g += most) {
