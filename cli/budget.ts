@@ -12,7 +12,7 @@ import {
 } from "../runtime/index";
 import { demoPack } from "../runtime/node-assets";
 import { choice, count, flag, given, number, size, usage } from "./options";
-import { megabytes, say } from "./output";
+import { digits, grouped, lookOf, megabytes, percent, plain, say } from "./output";
 import { Progress } from "./progress";
 
 const LOAD_BAR_DELAY_MS = 300;
@@ -120,6 +120,23 @@ export async function settleDevice(
   const { device, reason } = await chooseDevice(pack, options, signal);
   say(`--device auto takes the ${device.toUpperCase()}: ${reason}`);
   return device;
+}
+
+/** Says what will run, in how much memory, and what is kept of it. */
+export function describeBudget(pack: Pack, { plan, how }: Budget): void {
+  const { dim, bold } = lookOf(process.stderr);
+  const quality = plan.expectedPerplexity === null ? "" : `, expected perplexity ${digits(plan.expectedPerplexity)}`;
+  const cut = plan.keptUnits === plan.units ? "nothing is pruned" : `pruning rate ${percent(plan.pruningRate)}`;
+  const units = `${grouped(plan.keptUnits)} of ${grouped(plan.units)} units`;
+  const size = `${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}${gpuShare(plan)}`;
+  say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.shape.layers} layers, ${megabytes(pack.size)}`);
+  say(`${dim("budget ")} ${megabytes(plan.memoryBytes)}: ${how}`);
+  say(`${dim("plan   ")} ${size}, context ${plan.context}`);
+  say(`${dim("kept   ")} ${units}, ${cut}${quality}`);
+}
+
+export function describeDevice(model: Model): void {
+  say(`${lookOf(process.stderr).dim("device ")} ${plain(deviceWords(model))}`);
 }
 
 /** What a loaded model runs on. */

@@ -6,11 +6,12 @@ import { addAbortSignal } from "node:stream";
 import type { GenerateResult, Generation, Model, Pack, Speed } from "../runtime/index";
 import {
   BUDGET_OPTIONS,
-  type Budget,
   CONTEXT_OPTION,
   checkBudget,
   chooseBudget,
   DEMO,
+  describeBudget,
+  describeDevice,
   deviceWords,
   ENGINE_OPTIONS,
   gpuShare,
@@ -18,8 +19,9 @@ import {
   planFacts,
   withPack,
 } from "./budget";
-import { type Command, count, flag, given, number, text, texts, tokenIds, usage, type Values } from "./options";
-import { digits, grouped, lookOf, megabytes, percent, plain, printJson, say } from "./output";
+import { type Command, flag, given, text, tokenIds, usage, type Values } from "./options";
+import { lookOf, megabytes, plain, printJson, say } from "./output";
+import { SAMPLING_OPTIONS, samplingOf } from "./sampling";
 
 const DEFAULT_PROMPT = "Once upon a time";
 const STDIN_HINT_MS = 1000;
@@ -28,14 +30,7 @@ const ECHOED_CHARACTERS = 400;
 const OPTIONS = {
   ...BUDGET_OPTIONS,
   context: CONTEXT_OPTION,
-  "max-tokens": count("N", 1, "most tokens to make (as many as the context has room for)"),
-  temperature: number("T", 0, 100, "0 takes the likeliest token, after --repeat-penalty (0.7)"),
-  "top-k": count("N", 0, "only the N likeliest tokens; 0: all (40)"),
-  "top-p": number("P", 1e-6, 1, "only the likeliest tokens that together have this probability (0.95)"),
-  "min-p": number("P", 0, 1, "only tokens at least this likely, relative to the likeliest (0.05)"),
-  "repeat-penalty": number("R", 0.01, 100, "makes tokens that were there before less likely; 1: off (1.1)"),
-  stop: texts("TEXT", "end before this text; may be given several times"),
-  seed: count("N", 0, "the same seed gives the same text (drawn at random)", Number.MAX_SAFE_INTEGER),
+  ...SAMPLING_OPTIONS,
   "read-twice": flag(
     "read the prompt twice: for models with a state, which recall more of it then; takes twice the room",
   ),
@@ -74,9 +69,12 @@ whose memory nobody can ask for, everything.
       const words = values.tokens ? undefined : await readPrompt(prompt, signal);
       if (words === "" && values.chat) throw usage("the prompt is empty: give the text of a user's turn");
       if (values.turbo && !pack.build.turbo) say(`--turbo is left out: ${plain(pack.build.passedOver ?? "")}.`);
-      if (!values.json) describe(pack, budget);
+      if (!values.json) describeBudget(pack, budget);
       const model = await loadModel(pack, budget.plan, signal);
-      if (!values.json) say(`${lookOf(process.stderr).dim("device ")} ${plain(deviceWords(model))}\n`);
+      if (!values.json) {
+        describeDevice(model);
+        say();
+      }
       try {
         await generate(model, values, words, signal, pack.shape.hasTokenizer);
       } finally {
@@ -128,20 +126,6 @@ async function readStdin(signal: AbortSignal): Promise<string> {
   }
 }
 
-// The plan, in words
-
-function describe(pack: Pack, { plan, how }: Budget): void {
-  const { dim, bold } = lookOf(process.stderr);
-  const quality = plan.expectedPerplexity === null ? "" : `, expected perplexity ${digits(plan.expectedPerplexity)}`;
-  const cut = plan.keptUnits === plan.units ? "nothing is pruned" : `pruning rate ${percent(plan.pruningRate)}`;
-  const units = `${grouped(plan.keptUnits)} of ${grouped(plan.units)} units`;
-  const size = `${megabytes(plan.totalBytes)} of ${megabytes(plan.maximumBytes)}${gpuShare(plan)}`;
-  say(`${dim("pack   ")} ${bold(plain(pack.info.name))}, ${pack.shape.layers} layers, ${megabytes(pack.size)}`);
-  say(`${dim("budget ")} ${megabytes(plan.memoryBytes)}: ${how}`);
-  say(`${dim("plan   ")} ${size}, context ${plan.context}`);
-  say(`${dim("kept   ")} ${units}, ${cut}${quality}`);
-}
-
 // The text
 
 async function generate(
@@ -182,17 +166,8 @@ async function generate(
 
 function start(model: Model, values: RunValues, prompt: string | undefined, signal: AbortSignal): Generation {
   const options = {
-    ...given({
-      maxTokens: values["max-tokens"],
-      temperature: values.temperature,
-      topK: values["top-k"],
-      topP: values["top-p"],
-      minP: values["min-p"],
-      repeatPenalty: values["repeat-penalty"],
-      stop: values.stop,
-      readTwice: values["read-twice"],
-      seed: values.seed,
-    }),
+    ...samplingOf(values),
+    ...given({ readTwice: values["read-twice"] }),
     signal,
   };
   if (values.tokens) return model.generate(values.tokens, options);
