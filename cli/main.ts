@@ -18,6 +18,8 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   eval: { summary: "measure perplexity, or write logits", load: async () => (await import("./eval")).evalCommand },
   bench: { summary: "measure speed, on any pack or shape", load: async () => (await import("./bench")).benchCommand },
   inspect: { summary: "tell what a pack is", load: async () => (await import("./inspect")).inspectCommand },
+  chat: { summary: "talk with a pack", load: async () => (await import("./chat")).chatCommand },
+  serve: { summary: "answer programs, over HTTP", load: async () => (await import("./serve")).serveCommand },
 };
 
 void main(process.argv.slice(2)).then((code) => {

@@ -1,0 +1,158 @@
+// The answers of a request, made side by side: each a generation of the model. What is common to them ends them all: the
+// other end leaves, time is up, one of them fails.
+
+import { setImmediate } from "node:timers/promises";
+import type { GeneratedToken, GenerateOptions, GenerateResult, Message, Plan } from "../../runtime/index";
+import type { Metrics } from "./metrics";
+import { busy, unavailable, wrong } from "./refusal";
+
+/** What the server needs of a model. */
+export interface ServedModel {
+  readonly info: { readonly name: string; readonly chatTemplate: string | null };
+  readonly plan: Pick<Plan, "context">;
+  readonly vocabulary: number;
+  readonly endTokens: ReadonlySet<number>;
+  readonly memoryBytes: number;
+  prompt(text: string): number[];
+  decode(tokens: readonly number[]): string;
+  tokenBytes(token: number): Uint8Array;
+  generate(prompt: readonly number[], options: GenerateOptions): ServedGeneration;
+  chat(messages: readonly Message[], options: GenerateOptions): ServedGeneration;
+}
+
+export interface ServedGeneration extends AsyncIterable<string> {
+  result(): Promise<Pick<GenerateResult, "tokens" | "finishReason" | "prompt">>;
+}
+
+/** Why a request's generations were ended. */
+export type StopReason = "left" | "late" | "ending" | "failed";
+
+/** One answer that a request wants. */
+export interface Wanted {
+  readonly index: number;
+  /** Which of the request's prompts it answers. */
+  readonly prompt: number;
+  /** How long that prompt is, where it is known beforehand. */
+  readonly promptTokens?: number;
+  readonly options: GenerateOptions;
+  start(options: GenerateOptions): ServedGeneration;
+}
+
+export interface Ending {
+  readonly index: number;
+  readonly prompt: number;
+  readonly finishReason: "stop" | "length";
+  /** null: it was ended before anybody knew. */
+  readonly promptTokens: number | null;
+  readonly madeTokens: number;
+}
+
+/** Takes what an answer comes to, piece by piece. */
+export interface Taker {
+  token?(index: number, token: GeneratedToken): void;
+  piece(index: number, text: string): Promise<void> | void;
+  end(ending: Ending): Promise<void> | void;
+}
+
+export class Generations {
+  readonly #parallel: number;
+  readonly #room: number;
+  readonly #metrics: Metrics;
+  #open = 0;
+
+  /** parallel: how many the model makes at a time; waiting: how many more may wait. */
+  constructor({ parallel, waiting }: { readonly parallel: number; readonly waiting: number }, metrics: Metrics) {
+    this.#parallel = parallel;
+    this.#room = parallel + waiting;
+    this.#metrics = metrics;
+  }
+
+  get running(): number {
+    return Math.min(this.#open, this.#parallel);
+  }
+
+  get waiting(): number {
+    return this.#open - this.running;
+  }
+
+  /** Makes all the answers; where time is up they end with what there is by then, if there is anything. */
+  async make(wanted: readonly Wanted[], stop: AbortController, taker: Taker): Promise<readonly Ending[]> {
+    if (wanted.length > this.#room)
+      throw wrong(
+        "n",
+        `${wanted.length} answers are more than the ${this.#room} that this server has room for at once`,
+      );
+    if (this.#open + wanted.length > this.#room)
+      throw busy(`${this.#open} answers are being made or wait, ${wanted.length} more are too many: try again soon`);
+    this.#open += wanted.length;
+    const counted = { tokens: 0 };
+    let failure: unknown;
+    const begin = async (one: Wanted) => {
+      try {
+        return await this.#makeOne(one, stop.signal, taker, counted);
+      } catch (error) {
+        failure ??= error;
+        stop.abort("failed" satisfies StopReason);
+        return undefined;
+      } finally {
+        this.#open--;
+      }
+    };
+    const endings: Promise<Ending | undefined>[] = [];
+    for (const one of wanted) {
+      endings.push(begin(one));
+      await setImmediate(); // what is wrong with a prompt is known before it is read for the next answer
+    }
+    const made = await Promise.all(endings);
+    if (failure !== undefined) throw failure;
+    return made as Ending[];
+  }
+
+  /** counted: the tokens of all the request's answers. */
+  async #makeOne(
+    { index, prompt, promptTokens, options, start }: Wanted,
+    signal: AbortSignal,
+    taker: Taker,
+    counted: { tokens: number },
+  ): Promise<Ending> {
+    if (signal.aborted) throw unavailable("the request was stopped before its end", "stopped");
+    let before = performance.now();
+    let made = 0;
+    const generation = start({
+      ...options,
+      signal,
+      onToken: (token) => {
+        const now = performance.now();
+        this.#metrics.token((now - before) / 1000, made === 0);
+        before = now;
+        made++;
+        counted.tokens++;
+        taker.token?.(index, token);
+      },
+    });
+    let ending: Ending;
+    try {
+      for await (const text of generation) await taker.piece(index, text);
+      const { tokens, finishReason, prompt: read } = await generation.result();
+      ending = { index, prompt, finishReason, promptTokens: read.tokens, madeTokens: tokens.length };
+    } catch (error) {
+      if (signal.reason !== ("late" satisfies StopReason)) throw error;
+      if (counted.tokens === 0) throw unavailable("no token was made in the time that a request may take", "timeout");
+      ending = { index, prompt, finishReason: "length", promptTokens: promptTokens ?? null, madeTokens: made };
+    }
+    if (ending.promptTokens !== null) this.#metrics.prompt(ending.promptTokens);
+    await taker.end(ending);
+    return ending;
+  }
+}
+
+/** OpenAI's count of tokens: each prompt once, all its answers. undefined: a prompt's length is not known. */
+export function usageOf(endings: readonly Ending[]) {
+  const prompts = new Map<number, number | null>();
+  for (const { prompt, promptTokens } of endings) prompts.set(prompt, promptTokens ?? prompts.get(prompt) ?? null);
+  const lengths = [...prompts.values()];
+  if (lengths.includes(null)) return undefined;
+  const prompt_tokens = lengths.reduce<number>((sum, length) => sum + (length as number), 0);
+  const completion_tokens = endings.reduce((sum, { madeTokens }) => sum + madeTokens, 0);
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+}
