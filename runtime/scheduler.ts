@@ -1,7 +1,7 @@
 // Which rows a step is made of. No tensors here: sequences are numbers of tokens that wait to be read.
 //
 // Sequences that make text come first, one row each, so that a long prompt never holds them up (arXiv 2403.02310): what
-// prompts get of such a step is as many rows as make it take no more than twice as long. Interactive ones come before those
+// prompts get of such a step is as many rows as make it take less than twice as long. Interactive ones come before those
 // in the background, and among equals those that came first.
 
 export interface Waiting {
@@ -45,7 +45,9 @@ export function shareStep(waiting: readonly Waiting[], { rows, outputs }: StepLi
   return shares;
 }
 
-/** Of a step, what a row more costs is taken from those that were; until there were some, this is. */
+/** Of the time that running sequences take of a step, what prompts may take on top. */
+const SPARE = 0.75;
+/** Rows of prompts beside running sequences, until it is known what a row costs. */
 const FIRST_SPARE_ROWS = 8;
 /** Of an average, what the newest step counts. */
 const NEWEST = 0.25;
@@ -68,11 +70,11 @@ export class StepClock {
     if (running > 0 || read > 1) this.#row = average(this.#row, Math.max(0, seconds - alone) / read);
   }
 
-  /** Rows of prompts that make a step of so many running rows take twice as long; at least 1. */
+  /** Rows of prompts that a step of so many running rows has time for; at least 1. */
   spareRows(running: number): number {
     const alone = this.#secondsOf(running);
     if (alone === undefined || this.#row === undefined || this.#row === 0) return FIRST_SPARE_ROWS;
-    return Math.max(1, Math.floor(alone / this.#row));
+    return Math.max(1, Math.floor((alone * SPARE) / this.#row));
   }
 
   /** Of the nearest number of running rows that there was. */

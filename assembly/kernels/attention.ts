@@ -27,14 +27,7 @@ import {
   ROW_POSITION,
   ROW_SEQUENCE,
 } from "../abi";
-import {
-  CACHE_LANES,
-  cache_block_ptr,
-  cache_key,
-  cache_slab_blocks,
-  cache_value,
-  cache_value_dims,
-} from "../kv-cache";
+import { CACHE_LANES, cache_block_ptr, cache_key, cache_slab_blocks, cache_value, cache_value_dims } from "../kv-cache";
 import { madd4, power4, sum4 } from "../math";
 import { share_end, share_start, thread_index, threads_meet } from "../threads";
 
