@@ -56,7 +56,7 @@ export const serveCommand: Command<typeof OPTIONS> = {
 Without FILE, or with the word demo for it, the demo pack is served. Programs
 that speak to OpenAI are given the address that is printed:
 
-  snug serve demo --memory 30MB
+  snug serve demo --context 512 --memory 40MB
   curl http://127.0.0.1:8080/v1/completions \\
     -H "Content-Type: application/json" \\
     -d '{"prompt": "Once upon a time", "max_tokens": 40}'

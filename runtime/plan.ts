@@ -177,7 +177,7 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
     const [rows, outputs] = [count("rows"), count("outputs")];
     core.check(exports.plan_shape(count("context"), count("sequences"), rows, outputs, threads, exact, device));
     if (options.memory !== undefined) {
-      checkBudget(core, exports.plan_memory(parseSize(options.memory)), options.context);
+      checkBudget(core, exports.plan_memory(parseSize(options.memory)), options);
     } else {
       const rate = options.pruning ?? 0;
       if (!(rate >= 0 && rate <= 1))
@@ -188,8 +188,8 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
   });
 }
 
-/** As core.check(); what does not fit is told with the context that it was planned for. */
-function checkBudget(core: Core, result: number, context: number | undefined): void {
+/** As core.check(); what does not fit is told with the context that it was planned for, and for how many sequences. */
+function checkBudget(core: Core, result: number, { context, sequences = 1 }: PlanOptions): void {
   try {
     core.check(result);
   } catch (error) {
@@ -197,7 +197,8 @@ function checkBudget(core: Core, result: number, context: number | undefined): v
     core.check(core.exports.plan_pruning(1)); // a plan, whatever it takes, knows the context
     const planned = core.view(core.exports.plan_ptr(), PLAN_BYTES).getFloat64(PLAN_CONTEXT, true);
     const which = context === undefined ? `${planned}, the default` : String(planned);
-    throw new SnugError("budget", `${error.message} (it is ${which})`, { cause: error });
+    const times = sequences > 1 ? `, for ${sequences} sequences at a time` : "";
+    throw new SnugError("budget", `${error.message} (it is ${which}${times})`, { cause: error });
   }
 }
 

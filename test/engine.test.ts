@@ -168,6 +168,12 @@ test("what was read is forgotten when its place is needed, and read again", asyn
   assert.ok(model.engine.rows - before > 100, "there was no room for both");
 });
 
+test("what does not fit is told with the sequences that it was planned for", async () => {
+  const pack = await packOf("llama", 64);
+  const { minimumBytes } = pack.plan({ sequences: 3 });
+  assert.throws(() => pack.plan({ sequences: 3, memory: minimumBytes - 1 }), says("budget", "64", "for 3 sequences"));
+});
+
 test("more than can wait are refused, and the others are served", async () => {
   const pack = await packOf("llama", 64);
   const model = await pack.load(pack.plan({ sequences: 1, threads: 1 }));
