@@ -7,13 +7,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSy
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
+import { readChat } from "../cli/chat/saved";
 import { Wrap } from "../cli/chat/wrap";
 import { withRandom } from "./random";
-import { writeCheckpoint } from "./write-checkpoint";
+import { says, writeCheckpoint } from "./write-checkpoint";
 import { packCheckpoint } from "./write-pack";
 
-/** Where build:js puts it; a colleague who builds elsewhere says so. */
-const CLI = resolve(process.env.SNUG_TEST_CLI ?? "dist/cli.js");
+const CLI = resolve("dist/cli.js");
 const POSITIONS = 100_000;
 const MOST_MS = 30_000;
 const TEMPLATE =
@@ -254,24 +254,19 @@ test("/load refuses what is no chat, whatever it is", async () => {
   for (const [content, said] of cases) {
     const isText = typeof content === "string" || Buffer.isBuffer(content);
     writeFileSync(file, isText ? content : JSON.stringify(content));
-    const { code, stdout, stderr } = await chat([`/load ${file}`, "never said"], words, ...SHORT);
-    assert.equal(code, 1, stderr);
-    assert.equal(stdout, "");
-    assert.ok(stderr.includes(`${file} is no saved chat`) && stderr.includes(said), `${stderr} should say ${said}`);
-    assert.ok(!stderr.includes("\x1b") && !/^\s+at /m.test(stderr), stderr);
+    await assert.rejects(readChat(file), says("source", `${file} is no saved chat`, said));
   }
+  writeFileSync(file, JSON.stringify({ ...good, version: "\x1b[2J" }));
+  const { code, stdout, stderr } = await chat([`/load ${file}`, "never said"], words, ...SHORT);
+  assert.equal(code, 1, stderr);
+  assert.equal(stdout, "");
+  assert.ok(stderr.includes(`${file} is no saved chat`), stderr);
+  assert.ok(!stderr.includes("\x1b") && !/^\s+at /m.test(stderr), stderr);
   truncateSync(file, 1e9);
   const device = join(folder, "device");
   symlinkSync("/dev/zero", device);
-  for (const [path, said] of [
-    [file, "has 1000000000 bytes"],
-    [device, "not a plain file"],
-    [folder, "not a plain file"],
-  ] as const) {
-    const { code, stderr } = await chat([`/load ${path}`], words, ...SHORT);
-    assert.equal(code, 1, stderr);
-    assert.ok(stderr.includes(said), stderr);
-  }
+  await assert.rejects(readChat(file), says("source", "has 1000000000 bytes"));
+  for (const path of [device, folder]) await assert.rejects(readChat(path), says("source", "not a plain file"));
 });
 
 // What a terminal shows
