@@ -58,10 +58,13 @@ export class Session {
     return new Generation(this.#model, this.#sequence, options);
   }
 
-  /** Another session that has said the same so far. What both were told is kept once, where the model allows it. */
-  fork(): Session {
+  /** Another session that has said the same so far. Blocks of the KV cache are shared with it, a state is copied. */
+  async fork(): Promise<Session> {
+    const { engine, plan } = this.#model;
     const session = new Session(this.#model);
     session.append(this.tokens);
+    const kept = plan.stateBytes > 0 ? await engine.save(this.#sequence) : null;
+    if (kept !== null) await engine.restore(session.#sequence, kept.seen, kept.bytes);
     return session;
   }
 

@@ -51,10 +51,16 @@ for (const name of ["llama", "mamba2", "bamba", "nemotron-h"] as const) {
         await new Promise((resolve) => setTimeout(resolve, 110));
       }
     }
-    const branch = one.fork();
+    const kept = one.tokens.length;
+    await more(one, 1); // it has the place again
+    const branch = await one.fork();
     branch.append([9]);
     const want = await alone(plain, branch.tokens);
+    const rows = model.engine.rows;
     assert.deepEqual(await more(branch), want);
+    // The token before, the one that was put in, and all that were made but the last.
+    if (model.plan.stateBytes > 0) assert.equal(model.engine.rows - rows, 1 + 1 + 6, "a branch was read again");
+    said[0]?.[1].push(...one.tokens.slice(kept));
     assert.deepEqual(await more(one), await alone(plain, said[0]?.[1] as number[]));
     for (const session of [one, two, branch]) await session.dispose();
     assert.equal(model.engine.heldBlocks, 0);
