@@ -37,6 +37,8 @@ export interface EngineModel {
 interface Ahead {
   readonly sequence: Sequence;
   readonly tokens: AsyncGenerator<number, void>;
+  /** How many of the sequence's tokens it began with, and has made since. */
+  known: number;
 }
 
 export class Engine {
@@ -197,6 +199,7 @@ export class Engine {
 
   /** A step failed. If its GPU was lost, another one reads everything anew. */
   async #survive(error: unknown): Promise<void> {
+    if (this.#ahead !== undefined) this.#ahead.sequence.seen = 0;
     this.#ahead = undefined;
     try {
       const isLost = error instanceof SnugError && error.code === "lost";
@@ -243,7 +246,10 @@ export class Engine {
     }
     this.#rows += first;
     const started = performance.now();
-    const outputs = parts.filter(({ isOutput }) => isOutput).map(({ sequence }) => sequence);
+    // Whoever wants something else by the time it is done, has to wait for the next step.
+    const outputs = parts
+      .filter(({ isOutput }) => isOutput)
+      .map(({ sequence }) => ({ sequence, want: sequence.want as Want }));
     await runRows(executor, first, outputs);
     const running = parts.filter(({ sequence, rows }) => sequence.isRunning && rows === 1).length;
     this.#clock.note(running, first - running, (performance.now() - started) / 1000);
@@ -251,7 +257,8 @@ export class Engine {
       sequence.seen += rows;
       residence.note(sequence);
     }
-    for (const [output, sequence] of outputs.entries()) this.#choose(sequence, output);
+    for (const [output, { sequence, want }] of outputs.entries())
+      if (sequence.want === want) this.#choose(sequence, want, output);
   }
 
   /** Rows of the next step for those that wait, once there is room for them. */
@@ -284,9 +291,7 @@ export class Engine {
     return new Map([...shares].filter(([{ slot }]) => slot !== undefined));
   }
 
-  #choose(sequence: Sequence, output: number): void {
-    const want = sequence.want;
-    if (want === undefined) return;
+  #choose(sequence: Sequence, want: Want, output: number): void {
     const { core, executor } = this.#model;
     try {
       const sampler = core.bytes(core.exports.logits_sampler_ptr(), sequence.sampler.length);
@@ -315,19 +320,22 @@ export class Engine {
     const want = sequence.want;
     const { core, executor } = this.#model;
     if (executor.greedy === undefined || !want?.choice.isGreedy || want.choice.logprobs !== undefined) return false;
-    if (this.#ahead?.sequence !== sequence) {
+    if (this.#ahead?.sequence !== sequence || this.#ahead.known !== sequence.tokens.length) {
       await this.#endAhead();
       if (sequence.slot === undefined || sequence.pending !== 1) return false;
       writeRows(core, sequence.tokens.slice(-1), sequence.seen, () => true, { sequence: sequence.slot });
-      this.#ahead = { sequence, tokens: executor.greedy(want.choice.most) };
+      this.#ahead = { sequence, tokens: executor.greedy(want.choice.most), known: sequence.tokens.length };
     }
-    const next = await this.#ahead.tokens.next();
+    const ahead = this.#ahead;
+    const next = await ahead.tokens.next();
     if (next.done) {
       await this.#endAhead();
       return false;
     }
-    if (sequence.want !== undefined) this.#give(sequence, sequence.want, next.value, 0);
-    else await this.#endAhead();
+    if (sequence.want === want) {
+      this.#give(sequence, want, next.value, 0);
+      ahead.known = sequence.tokens.length;
+    } else await this.#endAhead();
     return true;
   }
 
@@ -336,17 +344,20 @@ export class Engine {
     if (ahead === undefined) return;
     this.#ahead = undefined;
     await ahead.tokens.return();
-    // The cache has run ahead: what it holds of the sequence's own tokens is right, but a state is of those behind them.
+    // The cache has run ahead: what it holds of the tokens that came is right, but a state is of those behind them.
     const hasState = this.#model.core.exports.pack_field(HEADER_SSM_HEADS) > 0;
-    ahead.sequence.seen = hasState ? 0 : ahead.sequence.tokens.length - 1;
+    ahead.sequence.seen = hasState ? 0 : ahead.known - 1;
   }
 }
 
 /** Runs the rows of a step; `outputs` of them want logits, in this order. */
-async function runRows(executor: Executor, rows: number, outputs: readonly Sequence[]): Promise<void> {
+async function runRows(
+  executor: Executor,
+  rows: number,
+  outputs: readonly { readonly sequence: Sequence; readonly want: Want }[],
+): Promise<void> {
   const [sole] = outputs;
-  const choice = sole?.want?.choice;
   if (sole === undefined) await executor.run(rows);
-  else if (outputs.length > 1 || choice === undefined || choice.logprobs !== undefined) await executor.logits(rows);
-  else await executor.forChoice(rows, { ...choice.sampling, history: sole.tokens });
+  else if (outputs.length > 1 || sole.want.choice.logprobs !== undefined) await executor.logits(rows);
+  else await executor.forChoice(rows, { ...sole.want.choice.sampling, history: sole.sequence.tokens });
 }

@@ -39,6 +39,7 @@ export function textTests(context: GpuContext): GpuTest[] {
       name: `greedy ended early ${pack.name}`,
       run: () => earlyTest(context, host, hook, pack),
     })),
+    ...texts.map((pack) => ({ name: `session ${pack.name}`, run: () => sessionTest(context, host, pack) })),
     ...texts.map((pack) => ({ name: `sampled ${pack.name}`, run: () => sampledTest(context, host, pack) })),
   ];
 }
@@ -225,4 +226,22 @@ async function sampledTest(context: GpuContext, host: Host, { file }: SmallPack)
   };
   const gpu = await withModel(context, host, file, exact, texts);
   expectEqual(gpu, await withModel(context, host, file, { ...exact, device: "cpu" }, texts), "tokens");
+}
+
+/** Turns of a session, whose greedy steps run ahead: left early, and with something new behind them. */
+async function sessionTest(context: GpuContext, host: Host, { file }: SmallPack): Promise<void> {
+  const options = { pruning: 0, context: 128, rows: 16, activations: "f32", device: "gpu" } as const;
+  await withModel(context, host, file, options, async (model) => {
+    const session = model.session();
+    session.append(promptOf(model));
+    for (const maxTokens of [9, 3, 6]) {
+      // Left in the middle, with something new behind it, and at once taken up again.
+      for await (const _ of session.generate({ ...GREEDY, maxTokens: 8 })) break;
+      session.append([7, 8, 9]);
+      const all = [...session.tokens];
+      const turn = await session.generate({ ...GREEDY, maxTokens }).result();
+      expectEqual(turn.tokens, await tokensOf(model, all, { ...GREEDY, maxTokens }), "tokens of a turn");
+    }
+    await session.dispose();
+  });
 }
