@@ -4,7 +4,7 @@ import { HEADER_VOCABULARY } from "../packs/format";
 import { STATUS_ARGUMENT } from "./abi";
 import { pack_field } from "./pack";
 import { history_ptr, logits_ptr, sampler_scratch_ptr } from "./plan";
-import { sampler_choose } from "./sampler";
+import { best_of, sampler_choose } from "./sampler";
 import { shape_context, shape_outputs } from "./shape";
 import { fail } from "./status";
 
@@ -44,11 +44,7 @@ export function logits_score(output: u32, token: u32): f64 {
 
 /** The likeliest token of row `output`; the lowest id of equals. */
 export function logits_best(output: u32): u32 {
-  const logits = row(min(output, shape_outputs() - 1));
-  let best: u32 = 0;
-  for (let i: u32 = 1; i < pack_field(HEADER_VOCABULARY); i++)
-    if (load<f32>(logits + i * 4) > load<f32>(logits + best * 4)) best = i;
-  return best;
+  return best_of(row(min(output, shape_outputs() - 1)), pack_field(HEADER_VOCABULARY));
 }
 
 function row(output: u32): usize {

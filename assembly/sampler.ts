@@ -88,7 +88,7 @@ export function sampler_choose(
   weights = scratchPtr + (vocabulary << 2);
   order = scratchPtr + (vocabulary << 3);
   penalize(logitsPtr, vocabulary, historyPtr, historyLength, load<f32>(sampler, PENALTY));
-  const best = best_token(vocabulary);
+  const best = best_of(logits, vocabulary);
   const temperature = load<f32>(sampler, TEMPERATURE);
   if (temperature === 0) return best;
   const random = random_unit(sampler + RANDOM);
@@ -105,7 +105,15 @@ export function sampler_choose(
 
 /** Copies the logits without NaN; those of ids in the history lose: positive ones are divided, negative ones multiplied. */
 function penalize(from: usize, vocabulary: u32, historyPtr: usize, historyLength: u32, penalty: f32): void {
-  for (let id: u32 = 0; id < vocabulary; id++) store_logit(id, load<f32>(from + (id << 2)));
+  let id: u32 = 0;
+  const nothing = f32x4.splat(NOTHING);
+  const most = f32x4.splat(f32.MAX_VALUE);
+  for (; id + 4 <= vocabulary; id += 4) {
+    const some = v128.load(from + (id << 2));
+    const known = v128.bitselect(some, nothing, f32x4.gt(some, nothing));
+    v128.store(logits + (id << 2), f32x4.pmin(known, most));
+  }
+  for (; id < vocabulary; id++) store_logit(id, load<f32>(from + (id << 2)));
   if (penalty === 1 || penalty === 0) return;
   for (let i: u32 = 0; i < historyLength; i++) {
     const id = load<u32>(historyPtr + (i << 2));
@@ -115,10 +123,21 @@ function penalize(from: usize, vocabulary: u32, historyPtr: usize, historyLength
   }
 }
 
-function best_token(vocabulary: u32): u32 {
-  let best: u32 = 0;
-  for (let id: u32 = 1; id < vocabulary; id++) if (logit(id) > logit(best)) best = id;
-  return best;
+/** The first of the largest of `count` f32, NaN left out; 0 if there is nothing above −∞. */
+export function best_of(values: usize, count: u32): u32 {
+  let i: u32 = 0;
+  let most4 = f32x4.splat(NOTHING);
+  for (; i + 4 <= count; i += 4) most4 = f32x4.pmax(most4, v128.load(values + (i << 2)));
+  let most = max<f32>(
+    max<f32>(f32x4.extract_lane(most4, 0), f32x4.extract_lane(most4, 1)),
+    max<f32>(f32x4.extract_lane(most4, 2), f32x4.extract_lane(most4, 3)),
+  );
+  for (; i < count; i++) if (load<f32>(values + (i << 2)) > most) most = load<f32>(values + (i << 2));
+  if (most === NOTHING) return 0;
+  most4 = f32x4.splat(most);
+  for (i = 0; i + 4 <= count; i += 4) if (v128.any_true(f32x4.eq(v128.load(values + (i << 2)), most4))) break;
+  while (load<f32>(values + (i << 2)) !== most) i++;
+  return i;
 }
 
 /** Draws among all tokens of at least minP; the random number goes along the ids. */

@@ -1,24 +1,30 @@
 // What the matrix kernels are made of, inlined where it is used: passed as arguments, vectors would cost more than the
 // work (and V8's fusing to 256 bits breaks on them). In a file of its own because the formatter cannot read @inline.
 
+/** sums + the sums of products × scales, rounded once or twice. */
+@inline
+function add_products(sums: v128, products: v128, scales: v128): v128 {
+  const some = f32x4.convert_i32x4_s(products);
+  return ASC_FEATURE_RELAXED_SIMD ? f32x4.relaxed_madd(some, scales, sums) : f32x4.add(sums, f32x4.mul(some, scales));
+}
+
 /**
- * out[0 … 16) += (the sums − what the record says) × the f16 scales, read without HALF_SCALE, × the record's scale. Two
- * vectors at a time are loaded, then stored: V8 can make one of 256 bits of such a pair.
+ * out[0 … 16) += the sums × the f16 scales, read without HALF_SCALE, × the record's scale. Two vectors at a time are
+ * loaded, then stored: V8 can make one of 256 bits of such a pair.
  */
 @inline
 export function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
   const scale = v128.load32_splat(record);
-  const less = v128.load32_splat(record, 4);
   const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
   const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
-  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
-  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
+  const s0 = add_products(v128.load(out), c0, f0);
+  const s1 = add_products(v128.load(out, 16), c1, f1);
   v128.store(out, s0);
   v128.store(out, s1, 16);
   const f2 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 16), 13), scale);
   const f3 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 24), 13), scale);
-  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
-  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
+  const s2 = add_products(v128.load(out, 32), c2, f2);
+  const s3 = add_products(v128.load(out, 48), c3, f3);
   v128.store(out, s2, 32);
   v128.store(out, s3, 48);
 }
@@ -57,23 +63,20 @@ export function unpack_scales(group: usize, scales: usize): void {
   v128.store(scales, i32x4.shl(v128.load16x4_u(group, 24), 13), 48);
 }
 
-/**
- * out[0 … 16) += (the sums − less) × scales × the record's scale. Two vectors at a time are loaded, then stored: V8 can
- * make one of 256 bits of such a pair.
- */
+/** As add_group(), of f32 scales: unpack_scales(). */
 @inline
-export function add_sums(out: usize, scales: usize, record: usize, less: v128, c0: v128, c1: v128, c2: v128, c3: v128): void {
+export function add_sums(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
   const scale = v128.load32_splat(record);
   const f0 = f32x4.mul(v128.load(scales), scale);
   const f1 = f32x4.mul(v128.load(scales, 16), scale);
-  const s0 = f32x4.add(v128.load(out), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c0, less)), f0));
-  const s1 = f32x4.add(v128.load(out, 16), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c1, less)), f1));
+  const s0 = add_products(v128.load(out), c0, f0);
+  const s1 = add_products(v128.load(out, 16), c1, f1);
   v128.store(out, s0);
   v128.store(out, s1, 16);
   const f2 = f32x4.mul(v128.load(scales, 32), scale);
   const f3 = f32x4.mul(v128.load(scales, 48), scale);
-  const s2 = f32x4.add(v128.load(out, 32), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c2, less)), f2));
-  const s3 = f32x4.add(v128.load(out, 48), f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(c3, less)), f3));
+  const s2 = add_products(v128.load(out, 32), c2, f2);
+  const s3 = add_products(v128.load(out, 48), c3, f3);
   v128.store(out, s2, 32);
   v128.store(out, s3, 48);
 }

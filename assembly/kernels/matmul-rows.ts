@@ -5,12 +5,13 @@
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import { group_bytes } from "../pack";
 import { add_sums, unpack_scales } from "./lanes";
-import { CODES_START, codes_group_bytes } from "./quantize";
+import { CODES_START, codes_group_bytes, NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums, and of a step
-const NARROW_COLS: u32 = 32; // see matvec.ts
 /** Of a tile: 4 columns in i8, or 2 in i16, of its 16 rows. */
 const STEP_BYTES: u32 = 64;
+/** Of steps: a part of a record (quantize.ts). */
+const PART_STEPS: u32 = (NARROW_COLS / 4) * STEP_BYTES;
 /** A stretch that leaves the first cache, of 32 KB, room for the activations. */
 const UNPACKED_BYTES: u32 = 16384;
 /** Few rows leave little to do between one stretch and the next: short ones let weights come while products are made. */
@@ -51,8 +52,7 @@ export function tile_times_rows(
     const some = min(most, groups - g);
     if (narrow) {
       unpack_q4_narrow(w, some, groupBytes, scratch, scales);
-      if (group <= NARROW_COLS) add_narrow(scratch, scales, some, group, x, xBytes, recordBytes, out, outBytes, count);
-      else add_narrow_parts(scratch, scales, some, group, x, xBytes, recordBytes, out, outBytes, count);
+      add_narrow(scratch, scales, some, group, x, xBytes, recordBytes, out, outBytes, count);
     } else {
       if (dtype == DTYPE_Q4) unpack_q4_wide(w, some, groupBytes, scratch, scales);
       else unpack_q8(w, some, groupBytes, scratch, scales);
@@ -144,16 +144,14 @@ function add_wide(
     for (let w = unpacked; w < end; s += TILE_BYTES) {
       let codes0 = x0 + CODES_START;
       let codes1 = x1 + CODES_START;
-      const less0 = v128.load32_splat(x0, 4);
-      const less1 = v128.load32_splat(x1, 4);
-      let a0 = i32x4.splat(0);
-      let a1 = i32x4.splat(0);
-      let a2 = i32x4.splat(0);
-      let a3 = i32x4.splat(0);
-      let b0 = i32x4.splat(0);
-      let b1 = i32x4.splat(0);
-      let b2 = i32x4.splat(0);
-      let b3 = i32x4.splat(0);
+      let a0 = v128.load32_splat(x0, 4);
+      let a1 = a0;
+      let a2 = a0;
+      let a3 = a0;
+      let b0 = v128.load32_splat(x1, 4);
+      let b1 = b0;
+      let b2 = b0;
+      let b3 = b0;
       for (const groupEnd = w + groupSteps; w < groupEnd; w += STEP_BYTES) {
         const w0 = v128.load(w);
         const w1 = v128.load(w, 16);
@@ -172,15 +170,15 @@ function add_wide(
         codes0 += 4;
         codes1 += 4;
       }
-      add_sums(out0, s, x0, less0, a0, a1, a2, a3);
-      add_sums(out1, s, x1, less1, b0, b1, b2, b3);
+      add_sums(out0, s, x0, a0, a1, a2, a3);
+      add_sums(out1, s, x1, b0, b1, b2, b3);
       x0 += recordBytes;
       x1 += recordBytes;
     }
   }
 }
 
-/** As add_wide(), of groups in i8 that have no more columns than fit i16. */
+/** As add_wide(), of groups in i8, whose parts are added one by one. */
 function add_narrow(
   unpacked: usize,
   scales: usize,
@@ -203,97 +201,21 @@ function add_narrow(
     const out1 = out0 + outBytes;
     let s = scales;
     for (let w = unpacked; w < end; s += TILE_BYTES) {
-      let codes0 = x0 + CODES_START;
-      let codes1 = x1 + CODES_START;
-      let a0 = i16x8.splat(0);
-      let a1 = i16x8.splat(0);
-      let a2 = i16x8.splat(0);
-      let a3 = i16x8.splat(0);
-      let b0 = i16x8.splat(0);
-      let b1 = i16x8.splat(0);
-      let b2 = i16x8.splat(0);
-      let b3 = i16x8.splat(0);
-      for (const groupEnd = w + groupSteps; w < groupEnd; w += STEP_BYTES) {
-        const w0 = v128.load(w);
-        const w1 = v128.load(w, 16);
-        const w2 = v128.load(w, 32);
-        const w3 = v128.load(w, 48);
-        const y0 = v128.load32_splat(codes0);
-        a0 = i16x8.add(a0, i16x8.relaxed_dot_i8x16_i7x16_s(y0, w0));
-        a1 = i16x8.add(a1, i16x8.relaxed_dot_i8x16_i7x16_s(y0, w1));
-        a2 = i16x8.add(a2, i16x8.relaxed_dot_i8x16_i7x16_s(y0, w2));
-        a3 = i16x8.add(a3, i16x8.relaxed_dot_i8x16_i7x16_s(y0, w3));
-        const y1 = v128.load32_splat(codes1);
-        b0 = i16x8.add(b0, i16x8.relaxed_dot_i8x16_i7x16_s(y1, w0));
-        b1 = i16x8.add(b1, i16x8.relaxed_dot_i8x16_i7x16_s(y1, w1));
-        b2 = i16x8.add(b2, i16x8.relaxed_dot_i8x16_i7x16_s(y1, w2));
-        b3 = i16x8.add(b3, i16x8.relaxed_dot_i8x16_i7x16_s(y1, w3));
-        codes0 += 4;
-        codes1 += 4;
-      }
-      const less0 = v128.load32_splat(x0, 4);
-      const c0 = i32x4.dot_i16x8_s(a0, ones);
-      const c1 = i32x4.dot_i16x8_s(a1, ones);
-      const c2 = i32x4.dot_i16x8_s(a2, ones);
-      const c3 = i32x4.dot_i16x8_s(a3, ones);
-      add_sums(out0, s, x0, less0, c0, c1, c2, c3);
-      const less1 = v128.load32_splat(x1, 4);
-      const d0 = i32x4.dot_i16x8_s(b0, ones);
-      const d1 = i32x4.dot_i16x8_s(b1, ones);
-      const d2 = i32x4.dot_i16x8_s(b2, ones);
-      const d3 = i32x4.dot_i16x8_s(b3, ones);
-      add_sums(out1, s, x1, less1, d0, d1, d2, d3);
-      x0 += recordBytes;
-      x1 += recordBytes;
-    }
-  }
-}
-
-/** As add_narrow(), of wider groups: NARROW_COLS columns at a time. */
-function add_narrow_parts(
-  unpacked: usize,
-  scales: usize,
-  groups: u32,
-  group: u32,
-  x: usize,
-  xBytes: u32,
-  recordBytes: u32,
-  out: usize,
-  outBytes: u32,
-  count: u32,
-): void {
-  const ones = v128.load(ONES);
-  const groupSteps = (group / 4) * STEP_BYTES;
-  const end = unpacked + groups * groupSteps;
-  for (let t: u32 = 0; t < count; t += 2) {
-    let x0 = x + t * xBytes;
-    let x1 = x0 + xBytes;
-    const out0 = out + t * outBytes;
-    const out1 = out0 + outBytes;
-    let s = scales;
-    for (let w = unpacked; w < end; s += TILE_BYTES) {
-      let codes0 = x0 + CODES_START;
-      let codes1 = x1 + CODES_START;
-      const less0 = v128.load32_splat(x0, 4);
-      const less1 = v128.load32_splat(x1, 4);
-      let c0 = i32x4.splat(0);
-      let c1 = i32x4.splat(0);
-      let c2 = i32x4.splat(0);
-      let c3 = i32x4.splat(0);
-      let d0 = i32x4.splat(0);
-      let d1 = i32x4.splat(0);
-      let d2 = i32x4.splat(0);
-      let d3 = i32x4.splat(0);
-      for (const groupEnd = w + groupSteps; w < groupEnd; ) {
-        let a0 = i16x8.splat(0);
-        let a1 = i16x8.splat(0);
-        let a2 = i16x8.splat(0);
-        let a3 = i16x8.splat(0);
-        let b0 = i16x8.splat(0);
-        let b1 = i16x8.splat(0);
-        let b2 = i16x8.splat(0);
-        let b3 = i16x8.splat(0);
-        for (const narrowEnd = min(w + (NARROW_COLS / 4) * STEP_BYTES, groupEnd); w < narrowEnd; w += STEP_BYTES) {
+      const groupEnd = w + groupSteps;
+      let codes0 = x0 + PARTS_START;
+      let codes1 = x1 + PARTS_START;
+      do {
+        let a0 = v128.load32_splat(codes0);
+        let a1 = a0;
+        let a2 = a0;
+        let a3 = a0;
+        codes0 += PART_CODES_START;
+        let b0 = v128.load32_splat(codes1);
+        let b1 = b0;
+        let b2 = b0;
+        let b3 = b0;
+        codes1 += PART_CODES_START;
+        for (const partEnd = min(w + PART_STEPS, groupEnd); w < partEnd; w += STEP_BYTES) {
           const w0 = v128.load(w);
           const w1 = v128.load(w, 16);
           const w2 = v128.load(w, 32);
@@ -311,17 +233,17 @@ function add_narrow_parts(
           codes0 += 4;
           codes1 += 4;
         }
-        c0 = i32x4.add(c0, i32x4.dot_i16x8_s(a0, ones));
-        c1 = i32x4.add(c1, i32x4.dot_i16x8_s(a1, ones));
-        c2 = i32x4.add(c2, i32x4.dot_i16x8_s(a2, ones));
-        c3 = i32x4.add(c3, i32x4.dot_i16x8_s(a3, ones));
-        d0 = i32x4.add(d0, i32x4.dot_i16x8_s(b0, ones));
-        d1 = i32x4.add(d1, i32x4.dot_i16x8_s(b1, ones));
-        d2 = i32x4.add(d2, i32x4.dot_i16x8_s(b2, ones));
-        d3 = i32x4.add(d3, i32x4.dot_i16x8_s(b3, ones));
-      }
-      add_sums(out0, s, x0, less0, c0, c1, c2, c3);
-      add_sums(out1, s, x1, less1, d0, d1, d2, d3);
+        const c0 = i32x4.dot_i16x8_s(a0, ones);
+        const c1 = i32x4.dot_i16x8_s(a1, ones);
+        const c2 = i32x4.dot_i16x8_s(a2, ones);
+        const c3 = i32x4.dot_i16x8_s(a3, ones);
+        add_sums(out0, s, x0, c0, c1, c2, c3);
+        const d0 = i32x4.dot_i16x8_s(b0, ones);
+        const d1 = i32x4.dot_i16x8_s(b1, ones);
+        const d2 = i32x4.dot_i16x8_s(b2, ones);
+        const d3 = i32x4.dot_i16x8_s(b3, ones);
+        add_sums(out1, s, x1, d0, d1, d2, d3);
+      } while (w < groupEnd);
       x0 += recordBytes;
       x1 += recordBytes;
     }

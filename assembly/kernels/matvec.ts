@@ -3,11 +3,9 @@
 
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import { add_group, dot_block, dot_bytes, relaxed_dot_block } from "./lanes";
-import { CODES_START } from "./quantize";
+import { CODES_START, NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums
-/** Columns whose products of a nibble and a code, two at a time, an i16 can sum: 32 / 2 × 15 × 127 < 2^15. */
-const NARROW_COLS: u32 = 32;
 
 // V8 builds a vector constant anew at every use; a load it keeps.
 const CONSTANTS = memory.data<u32>(
@@ -54,10 +52,10 @@ function matvec_q4(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32
     for (let record = x; record < xEnd; record += recordBytes) {
       const scales = w;
       w += ROW_TILE * 2;
-      let c0 = i32x4.splat(0);
-      let c1 = i32x4.splat(0);
-      let c2 = i32x4.splat(0);
-      let c3 = i32x4.splat(0);
+      let c0 = v128.load32_splat(record, 4);
+      let c1 = c0;
+      let c2 = c0;
+      let c3 = c0;
       let codes = record + CODES_START;
       for (const codesEnd = codes + group * 2; codes < codesEnd; codes += 16) {
         const x0 = v128.load32_splat(codes);
@@ -91,31 +89,29 @@ function matvec_q4_relaxed(
     for (let record = x; record < xEnd; record += recordBytes) {
       const scales = w;
       w += ROW_TILE * 2;
-      let c0 = i32x4.splat(0);
-      let c1 = i32x4.splat(0);
-      let c2 = i32x4.splat(0);
-      let c3 = i32x4.splat(0);
-      const groupEnd = record + CODES_START + group;
-      for (let codes = record + CODES_START; codes < groupEnd; ) {
-        let a0 = i16x8.splat(0);
-        let a1 = i16x8.splat(0);
-        let a2 = i16x8.splat(0);
-        let a3 = i16x8.splat(0);
-        for (const narrowEnd = min(codes + NARROW_COLS, groupEnd); codes < narrowEnd; codes += 8) {
+      const groupEnd = w + group * (ROW_TILE / 2);
+      let codes = record + PARTS_START;
+      do {
+        let a0 = v128.load32_splat(codes);
+        let a1 = a0;
+        let a2 = a0;
+        let a3 = a0;
+        codes += PART_CODES_START;
+        for (const partEnd = min(w + NARROW_COLS * (ROW_TILE / 2), groupEnd); w < partEnd; w += 64) {
           const x0 = v128.load32_splat(codes);
           const x1 = v128.load32_splat(codes, 4);
           a0 = i16x8.add(a0, relaxed_dot_block(v128.load(w), low, x0, x1));
           a1 = i16x8.add(a1, relaxed_dot_block(v128.load(w, 16), low, x0, x1));
           a2 = i16x8.add(a2, relaxed_dot_block(v128.load(w, 32), low, x0, x1));
           a3 = i16x8.add(a3, relaxed_dot_block(v128.load(w, 48), low, x0, x1));
-          w += 64;
+          codes += 8;
         }
-        c0 = i32x4.add(c0, i32x4.dot_i16x8_s(a0, ones));
-        c1 = i32x4.add(c1, i32x4.dot_i16x8_s(a1, ones));
-        c2 = i32x4.add(c2, i32x4.dot_i16x8_s(a2, ones));
-        c3 = i32x4.add(c3, i32x4.dot_i16x8_s(a3, ones));
-      }
-      add_group(out, scales, record, c0, c1, c2, c3);
+        const c0 = i32x4.dot_i16x8_s(a0, ones);
+        const c1 = i32x4.dot_i16x8_s(a1, ones);
+        const c2 = i32x4.dot_i16x8_s(a2, ones);
+        const c3 = i32x4.dot_i16x8_s(a3, ones);
+        add_group(out, scales, record, c0, c1, c2, c3);
+      } while (w < groupEnd);
     }
   }
 }
@@ -126,10 +122,10 @@ function matvec_q8(w: usize, tiles: u32, x: usize, xEnd: usize, recordBytes: u32
     for (let record = x; record < xEnd; record += recordBytes) {
       const scales = w;
       w += ROW_TILE * 2;
-      let c0 = i32x4.splat(0);
-      let c1 = i32x4.splat(0);
-      let c2 = i32x4.splat(0);
-      let c3 = i32x4.splat(0);
+      let c0 = v128.load32_splat(record, 4);
+      let c1 = c0;
+      let c2 = c0;
+      let c3 = c0;
       let codes = record + CODES_START;
       for (const codesEnd = codes + group * 2; codes < codesEnd; codes += 8) {
         const x0 = v128.load32_splat(codes);
