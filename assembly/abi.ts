@@ -109,6 +109,8 @@ export const MATMUL_BIAS: u32 = 56; // of the first panel, or 0
 export const MATMUL_CODES: u32 = 60; // what OP_QUANTIZE made of the input, or 0: activations stay f32
 export const MATMUL_BIAS_BYTES: u32 = 68; // from panel to panel, where panels are rows
 export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]; none in a device
+export const MATMUL_PARTS: u32 = 72; // where panels are columns: that their tiles lie in (cut.ts); one in a device
+export const MATMUL_ROOM: u32 = 76; // panels that each part has room for
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
 

@@ -6,10 +6,19 @@ import {
   HEADER_FIXED_TENSORS,
   HEADER_STACKS,
   NONE,
+  ROLE_DOWN,
+  ROLE_O,
+  ROLE_OUT,
   ROLE_TOKENIZER,
+  ROW_TILE,
   STACK_CHANNELS,
+  TENSOR_COLS,
+  TENSOR_DTYPE,
+  TENSOR_GROUP,
   TENSOR_LENGTH,
   TENSOR_OFFSET,
+  TENSOR_ROLE,
+  TENSOR_ROWS,
 } from "../packs/format";
 import { arena_recount, arena_take, PART_CORE, PART_WEIGHTS, part_address } from "./memory";
 import {
@@ -23,8 +32,10 @@ import {
   stack_ptr,
   tensor_ptr,
   tensor_span,
+  tile_bytes,
 } from "./pack";
-import { shape_device } from "./shape";
+import { shape_device, shape_threads } from "./shape";
+import { share } from "./threads";
 
 let fixedPtr: usize = 0;
 // The tokenizer's place in the file's fixed part, if a device plan sets it aside; else nothing, behind all the rest.
@@ -129,6 +140,45 @@ export function cut_load(stack: u32, units: u32): void {
 export function unit_tensor_ptr(stack: u32, tensor: usize, unit: u32): usize {
   const before = load<u64>(tensor, TENSOR_OFFSET) * cut_loaded(stack);
   return part_address(stack_address(stack), before + (unit as u64) * tensor_span(tensor));
+}
+
+/** Are the panels of this matrix columns of it? */
+export function is_stacked_along_cols(tensor: usize): bool {
+  const role = load<u32>(tensor, TENSOR_ROLE);
+  return role == ROLE_O || role == ROLE_DOWN || role == ROLE_OUT;
+}
+
+/**
+ * Parts that a tensor of a unit is laid out in. Of a matrix whose panels are columns a thread works on the same tiles of
+ * each panel: they are a part, and those of all units lie behind each other, so that a thread too reads from a start to an
+ * end. All else is one part.
+ */
+export function unit_parts(tensor: usize): u32 {
+  return shape_device() || !is_stacked_along_cols(tensor) ? 1 : min(shape_threads(), panel_tiles(tensor));
+}
+
+/** How far into a tensor of a unit a part begins; of the part behind the last: the tensor's bytes. */
+export function unit_part_offset(tensor: usize, part: u32): u32 {
+  if (part == 0) return 0;
+  const parts = unit_parts(tensor);
+  if (part == parts) return tensor_span(tensor);
+  const bytes = tile_bytes(
+    load<u32>(tensor, TENSOR_DTYPE),
+    load<u32>(tensor, TENSOR_COLS),
+    load<u32>(tensor, TENSOR_GROUP),
+  );
+  return share(panel_tiles(tensor), part, parts) * bytes;
+}
+
+/** Address of a part of a tensor of a stack's unit. */
+export function unit_part_ptr(stack: u32, tensor: usize, unit: u32, part: u32): usize {
+  const offset = unit_part_offset(tensor, part);
+  const bytes = unit_part_offset(tensor, part + 1) - offset;
+  return part_address(unit_tensor_ptr(stack, tensor, 0), (offset as u64) * cut_loaded(stack) + (unit as u64) * bytes);
+}
+
+function panel_tiles(tensor: usize): u32 {
+  return (load<u32>(tensor, TENSOR_ROWS) + (ROW_TILE - 1)) / ROW_TILE;
 }
 
 /** Address of a stack's units. */

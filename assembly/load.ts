@@ -42,6 +42,9 @@ import {
   fixed_ptr,
   fixed_tensor_ptr,
   tokenizer_ptr,
+  unit_part_offset,
+  unit_part_ptr,
+  unit_parts,
   unit_tensor_ptr,
 } from "./cut";
 import {
@@ -54,7 +57,6 @@ import {
   pack_units_offset,
   stack_ptr,
   tensor_ptr,
-  tensor_span,
   unit_hash,
   unit_ptr,
 } from "./pack";
@@ -96,18 +98,30 @@ export function load_read(index: u32, piece: u32): i32 {
   }
   const unit = index - chunks();
   const stack = load<u32>(unit_ptr(unit), UNIT_STACK);
-  const pieces = load<u32>(stack_ptr(stack), STACK_TENSORS);
-  if (piece >= pieces) return fail(STATUS_ARGUMENT, 1, piece);
+  const first = load<u32>(stack_ptr(stack), STACK_TENSOR);
+  const end = first + load<u32>(stack_ptr(stack), STACK_TENSORS);
+  let pieces: u32 = 0;
+  let tensor: usize = 0;
+  let part: u32 = 0;
+  for (let t = first; t < end; t++) {
+    const parts = unit_parts(tensor_ptr(t));
+    if (tensor == 0 && piece < pieces + parts) {
+      tensor = tensor_ptr(t);
+      part = piece - pieces;
+    }
+    pieces += parts;
+  }
+  if (tensor == 0) return fail(STATUS_ARGUMENT, 1, piece);
   if (unit == 0 || lastOffset == 0) {
     lastUnit = 0;
     lastOffset = pack_units_offset();
   }
   for (; lastUnit < unit; lastUnit++) lastOffset += unit_bytes(lastUnit);
   for (; lastUnit > unit; lastUnit--) lastOffset -= unit_bytes(lastUnit - 1);
-  const tensor = tensor_ptr(load<u32>(stack_ptr(stack), STACK_TENSOR) + piece);
-  store<f64>(read, (lastOffset + load<u64>(tensor, TENSOR_OFFSET)) as f64, READ_OFFSET);
-  store<f64>(read, tensor_span(tensor), READ_LENGTH);
-  store<f64>(read, tensor_address(index, tensor) as f64, READ_ADDRESS);
+  const offset = unit_part_offset(tensor, part);
+  store<f64>(read, (lastOffset + load<u64>(tensor, TENSOR_OFFSET) + offset) as f64, READ_OFFSET);
+  store<f64>(read, part_bytes(tensor, part), READ_LENGTH);
+  store<f64>(read, part_address_of(index, tensor, part) as f64, READ_ADDRESS);
   store<f64>(read, pieces, READ_PIECES);
   return 0;
 }
@@ -130,12 +144,18 @@ export function load_verify(index: u32): i32 {
   xxh64_start();
   for (let t = first; t < end; t++) {
     const tensor = tensor_ptr(t);
-    xxh64_add(tensor_address(index, tensor), tensor_span(tensor));
+    for (let part: u32 = 0; part < unit_parts(tensor); part++)
+      xxh64_add(part_address_of(index, tensor, part), part_bytes(tensor, part));
   }
   if (xxh64_end(0, 0, bytes) != unit_hash(index - chunks())) return fail(STATUS_CHECKSUM, offset, bytes);
   for (let t = first; t < end; t++) {
     const tensor = tensor_ptr(t);
-    if (!is_finite(tensor, tensor_address(index, tensor))) return fail(STATUS_NUMBER, offset, bytes);
+    for (let part: u32 = 0; part < unit_parts(tensor); part++) {
+      const from = unit_part_offset(tensor, part);
+      const to = min(from + part_bytes(tensor, part), load<u64>(tensor, TENSOR_LENGTH) as u32);
+      if (!is_finite_between(tensor, from, to, part_address_of(index, tensor, part)))
+        return fail(STATUS_NUMBER, offset, bytes);
+    }
   }
   return 0;
 }
@@ -199,11 +219,15 @@ function chunk_address(index: u32): usize {
   return shape_device() ? staging_slot(index) : fixed_ptr() + (index as usize) * FIXED_CHUNK_BYTES;
 }
 
-/** Where a tensor of read `index`, a unit, goes. */
-function tensor_address(index: u32, tensor: usize): usize {
+/** Where a part of a tensor of read `index`, a unit, goes. */
+function part_address_of(index: u32, tensor: usize, part: u32): usize {
   if (shape_device()) return staging_slot(index) + (load<u64>(tensor, TENSOR_OFFSET) as usize);
   const unit = unit_ptr(index - chunks());
-  return unit_tensor_ptr(load<u32>(unit, UNIT_STACK), tensor, load<u32>(unit, UNIT_INDEX));
+  return unit_part_ptr(load<u32>(unit, UNIT_STACK), tensor, load<u32>(unit, UNIT_INDEX), part);
+}
+
+function part_bytes(tensor: usize, part: u32): u32 {
+  return unit_part_offset(tensor, part + 1) - unit_part_offset(tensor, part);
 }
 
 /** Of a chunk that goes to a device: checks its numbers, and copies what it has of the tokenizer. */

@@ -8,10 +8,7 @@ import {
   HEADER_NORM_EPS,
   HEADER_STACKS,
   NONE,
-  ROLE_DOWN,
   ROLE_GATED_NORM,
-  ROLE_O,
-  ROLE_OUT,
   ROW_TILE,
   STACK_TENSOR,
   STACK_TENSORS,
@@ -82,6 +79,8 @@ import {
   MATMUL_OUT_STRIDE,
   MATMUL_PANEL_BYTES,
   MATMUL_PANELS,
+  MATMUL_PARTS,
+  MATMUL_ROOM,
   MATMUL_ROWS,
   MATMUL_SCRATCH,
   MATMUL_WEIGHT,
@@ -147,7 +146,15 @@ import {
   STEP_SIZE_LEAST,
   STEP_SIZE_MOST,
 } from "./abi";
-import { cut_channels, cut_kept, fixed_tensor_ptr, unit_tensor_ptr } from "./cut";
+import {
+  cut_channels,
+  cut_kept,
+  cut_loaded,
+  fixed_tensor_ptr,
+  is_stacked_along_cols,
+  unit_parts,
+  unit_tensor_ptr,
+} from "./cut";
 import { MATMUL_SCRATCH_BYTES } from "./kernels/matmul";
 import { codes_row_bytes } from "./kernels/quantize";
 import { cache_table } from "./kv-cache";
@@ -162,7 +169,14 @@ import {
   tensor_ptr,
   tensor_span,
 } from "./pack";
-import { shape_context, shape_device, shape_exact, shape_outputs, shape_rows, shape_threads } from "./shape";
+import {
+  shape_context,
+  shape_device,
+  shape_exact,
+  shape_outputs,
+  shape_rows,
+  shape_threads,
+} from "./shape";
 import { state_take } from "./state";
 
 const nowhere = memory.data(OP_BYTES, 8);
@@ -204,11 +218,6 @@ export function program_buffers(): void {
     }
   }
   codesPtr = arena_take(PART_SCRATCH, most);
-}
-
-function is_stacked_along_cols(tensor: usize): bool {
-  const role = load<u32>(tensor, TENSOR_ROLE);
-  return role == ROLE_O || role == ROLE_DOWN || role == ROLE_OUT;
 }
 
 /** Bytes of the codes of `rows` rows of an input of `cols` columns for this matrix: 0 where activations stay f32. */
@@ -289,6 +298,8 @@ export function emit_unit_cols(stack: u32, role: u32, bias: usize, input: usize,
   const inStride = units * load<u32>(matrix, TENSOR_COLS);
   const outStride = load<u32>(matrix, TENSOR_ROWS);
   const op = append_matmul(flags, matrix, weight, input, inStride, out, outStride, units, AXIS_COLS);
+  store<u32>(op, unit_parts(matrix), MATMUL_PARTS);
+  store<u32>(op, cut_loaded(stack), MATMUL_ROOM);
   if (bias != 0) store<u32>(op, fixed_tensor_ptr(bias) as u32, MATMUL_BIAS);
 }
 

@@ -116,12 +116,17 @@ export function threads_broken(): bool {
 
 /** First of `items` things that this thread does; it does all from there to share_end(). */
 export function share_start(items: u32): u32 {
-  return threads == 1 ? 0 : ((((items as u64) * index) / threads) as u32);
+  return threads == 1 ? 0 : share(items, index, threads);
 }
 
 /** Behind the last of `items` things that this thread does. */
 export function share_end(items: u32): u32 {
-  return threads == 1 ? items : ((((items as u64) * (index + 1)) / threads) as u32);
+  return threads == 1 ? items : share(items, index + 1, threads);
+}
+
+/** The first of `items` things that the which-th of `count` does: of all of them, where there is one more than count. */
+export function share(items: u32, which: u32, count: u32): u32 {
+  return (((items as u64) * which) / count) as u32;
 }
 
 /** Returns when all threads of the step have come here: what they wrote before can be read. */

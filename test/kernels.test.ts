@@ -3,6 +3,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  AXIS_COLS,
+  MATMUL_AXIS,
+  MATMUL_COLS,
+  MATMUL_DTYPE,
+  MATMUL_GROUP,
+  MATMUL_PANEL_BYTES,
+  MATMUL_PANELS,
+  MATMUL_PARTS,
+  MATMUL_ROOM,
+  MATMUL_ROWS,
   OP_ATTENTION,
   OP_BYTES,
   OP_CODE,
@@ -25,7 +35,8 @@ import {
   ROW_SEQUENCE,
   ROW_TOKEN,
 } from "../assembly/abi";
-import { f32FromF16 } from "../packs/encode";
+import { f32FromF16, matrixBytes } from "../packs/encode";
+import { ROW_TILE } from "../packs/format";
 import { ATTENTIONS, attentionScratch } from "./attention-cases";
 import type { Field, OpCase } from "./case";
 import { CASES, MATMUL_SCRATCH_BYTES } from "./cases";
@@ -113,6 +124,50 @@ for (const name of new Set(CASES.map((spec) => spec.name.split(" ")[0]))) {
     context.diagnostic(`${specs.length} cases; ${worst.toFixed(3)} of the bound at most`);
   });
 }
+
+/** The same product, with the tiles of each panel dealt to so many parts that have room for more panels; null: too few tiles. */
+function inParts(made: OpCase, parts: number, room: number): OpCase | null {
+  const word = (at: number) =>
+    made.fields.flatMap((field) => (field.at === at && "word" in field ? field.word : []))[0];
+  const [rows, cols, group] = [word(MATMUL_ROWS), word(MATMUL_COLS), word(MATMUL_GROUP)];
+  const tiles = Math.ceil(rows / ROW_TILE);
+  if (word(MATMUL_AXIS) !== AXIS_COLS || tiles < parts) return null;
+  const tileBytes = matrixBytes(word(MATMUL_DTYPE), rows, cols, group) / tiles;
+  const panelBytes = word(MATMUL_PANEL_BYTES);
+  const weight = new Uint8Array(panelBytes * room).fill(0x55);
+  for (let part = 0; part < parts; part++) {
+    const start = Math.floor((tiles * part) / parts) * tileBytes;
+    const end = part + 1 === parts ? panelBytes : Math.floor((tiles * (part + 1)) / parts) * tileBytes;
+    for (let panel = 0; panel < word(MATMUL_PANELS); panel++) {
+      const from = panel * panelBytes;
+      weight.set(made.buffers.weight.subarray(from + start, from + end), start * room + panel * (end - start));
+    }
+  }
+  const others = made.fields.filter(({ at }) => ![MATMUL_PARTS, MATMUL_ROOM].includes(at));
+  const fields = [...others, { at: MATMUL_PARTS, word: parts }, { at: MATMUL_ROOM, word: room }];
+  return { ...made, fields, buffers: { ...made.buffers, weight } };
+}
+
+test("panels along the columns may lie in parts", (context) => {
+  let count = 0;
+  for (const spec of CASES.filter(({ name }) => name.startsWith("matmul "))) {
+    const made = spec.make();
+    for (const [parts, spare] of [
+      [2, 0],
+      [3, 2],
+    ] as const) {
+      const panels = made.fields.flatMap((field) =>
+        field.at === MATMUL_PANELS && "word" in field ? field.word : [],
+      )[0];
+      const apart = inParts(made, parts, panels + spare);
+      if (apart === null) continue;
+      count++;
+      for (const module of MODULES) runCase(module, apart);
+    }
+  }
+  assert.ok(count > 20);
+  context.diagnostic(`${count} cases`);
+});
 
 test("the cases give ops the scratch that the core gives them", () => {
   for (const { exports } of MODULES) {

@@ -18,13 +18,15 @@ import {
   MATMUL_OUT_STRIDE,
   MATMUL_PANEL_BYTES,
   MATMUL_PANELS,
+  MATMUL_PARTS,
+  MATMUL_ROOM,
   MATMUL_ROWS,
   MATMUL_SCRATCH,
   MATMUL_WEIGHT,
   OP_FLAGS,
 } from "../abi";
 import { tile_bytes } from "../pack";
-import { share_end, share_start, thread_index } from "../threads";
+import { share, share_end, share_start, thread_index } from "../threads";
 import { MATMUL_F32_SCRATCH_BYTES, tile_times_f32 } from "./matmul-f32";
 import { MATMUL_ROWS_SCRATCH_BYTES, tile_times_rows } from "./matmul-rows";
 import { matvec } from "./matvec";
@@ -51,7 +53,23 @@ export function matmul(op: usize, count: u32): void {
     const end = share_end(tiles);
     if (first == end) return;
     start_rows(op, count, 0, bias, first, end);
-    for (let p: u32 = 0; p < panels; p++) add_tiles(op, count, weight + p * panelBytes, p * cols, 0, first, end);
+    const tileBytes = tile_bytes(load<u32>(op, MATMUL_DTYPE), cols, load<u32>(op, MATMUL_GROUP));
+    const parts = load<u32>(op, MATMUL_PARTS);
+    for (let part: u32 = 0; part < parts; part++) {
+      const partFirst = share(tiles, part, parts);
+      const partEnd = share(tiles, part + 1, parts);
+      const from = max(first, partFirst);
+      const to = min(end, partEnd);
+      if (from >= to) continue;
+      // What fills up a panel belongs to its last part.
+      const bytes = (part + 1 == parts ? panelBytes : partEnd * tileBytes) - partFirst * tileBytes;
+      // Where the panel's first tile would lie, were the part all of it.
+      let panel = weight + partFirst * tileBytes * (load<u32>(op, MATMUL_ROOM) - 1);
+      for (let p: u32 = 0; p < panels; p++) {
+        add_tiles(op, count, panel, p * cols, 0, from, to);
+        panel += bytes;
+      }
+    }
     return;
   }
   // The share of all panels' tiles, panel after panel.
