@@ -47,7 +47,8 @@ export const PLAN_SEQUENCES: u32 = 120;
 export const PLAN_ROWS: u32 = 128; // most rows of a step
 export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
 export const PLAN_DEVICE_BYTES: u32 = 144; // of the total, what lies in a device's memory: 0 in a plan for the core's own
-export const PLAN_BYTES: u32 = 152;
+export const PLAN_CODED: u32 = 152; // 1: the KV cache holds codes of 8 bit, 0: f32
+export const PLAN_BYTES: u32 = 160;
 
 // Piece of a read, or of what is moved to a device: filled by load_read(), load_move(); f64 each
 export const READ_OFFSET: u32 = 0; // in the file
@@ -63,6 +64,11 @@ export const ROW_POSITION: u32 = 4;
 export const ROW_SEQUENCE: u32 = 8;
 export const ROW_OUTPUT: u32 = 12; // 1: logits wanted
 export const ROW_BYTES: u32 = 16;
+
+// What the KV cache holds
+export const KV_DEFAULT: u32 = 0;
+export const KV_F32: u32 = 1;
+export const KV_CODES: u32 = 2; // of 8 bit
 
 // What is kept between steps
 export const CACHE_BLOCK: u32 = 32; // positions of a block of the KV cache, in which it is shared and handed out
@@ -142,6 +148,7 @@ export const ATTENTION_KV_HEADS: u32 = 60;
 // of kernels: [threads, attention_scratch_floats() of kernels/attention.ts]; of a device: [DEVICE_SPLIT_ROWS, heads,
 // DEVICE_SPLITS, vo dims + 2]
 export const ATTENTION_TABLE: u32 = 68; // u32 [sequences, blocks]: kv-cache.ts; 0 in a device, where blocks lie in order
+export const ATTENTION_CODED: u32 = 72; // 1: the caches hold codes of 8 bit (kv-cache.ts), 0: f32
 export const ATTENTION_SCRATCH: u32 = 64;
 
 export const OP_GATE: u32 = 6; // gate = silu(gate) × up

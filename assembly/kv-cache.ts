@@ -1,21 +1,24 @@
-// The cache of keys and values, f32, one array for each of k and v of a layer. It is a pool of blocks of CACHE_BLOCK
-// positions, in as many slabs as there may be sequences. Both arrays are laid out as attention reads them, eight numbers
-// side by side, from the first to the last:
-//   keys:   [slabs, kvHeads, blocks, CACHE_BLOCK / 8, dims, 8 positions]
-//   values: [slabs, kvHeads, blocks, dims / 8 rounded up, CACHE_BLOCK positions, 8 dims]
-// Dims are a head's kept ones, in the order of the units. Which blocks a sequence's positions lie in is the host's to say,
-// cache_map(); until it does, and always in a device, they are those of the sequence's own slab in order. A block holds
-// the same positions in all layers, so one table is for all. The only home of these addresses.
+// The cache of keys and values, one array for each of k and v of a layer. It is a pool of blocks of CACHE_BLOCK positions,
+// in as many slabs as there may be sequences: [slabs, kvHeads, blocks]. A block is laid out as attention reads it, eight
+// numbers side by side, from the first to the last:
+//   keys:   [CACHE_BLOCK / 8, dims, 8 positions]
+//   values: [dims / 8 rounded up, CACHE_BLOCK positions, 8 dims]
+// The numbers are f32; or codes of 8 bit, and behind them a scale for each position: f32 [CACHE_BLOCK], the largest
+// magnitude of a head's key, or value, / 127. Dims are a head's kept ones, in the order of the units. Which blocks a
+// sequence's positions lie in is the host's to say, cache_map(); until it does, and always in a device, they are those of
+// the sequence's own slab in order. A block holds the same positions in all layers, so one table is for all. The only home
+// of these addresses.
 
 import { HEADER_HEADS, HEADER_KV_HEADS } from "../packs/format";
 import { CACHE_BLOCK, STATUS_ARGUMENT } from "./abi";
 import { arena_take, PART_CORE, PART_KV } from "./memory";
 import { pack_field } from "./pack";
-import { shape_context, shape_device, shape_sequences } from "./shape";
+import { shape_coded, shape_context, shape_device, shape_sequences } from "./shape";
 import { fail } from "./status";
 
 /** Numbers side by side. */
 export const CACHE_LANES: u32 = 8;
+const SCALE_BYTES: u32 = 4;
 
 // u32 [sequences, blocks]: the place of each block, that is its number among the blocks of kv head 0 of an array; the same
 // block of the next kv head is as many places on as a slab has blocks.
@@ -31,10 +34,16 @@ export function cache_slab_blocks(context: u32): u32 {
   return (context + (CACHE_BLOCK - 1)) / CACHE_BLOCK;
 }
 
+/** Bytes of a block of one kv head; dims of a head, as the cache has them. */
+export function cache_block_bytes(dims: u32, coded: bool): u32 {
+  if (dims == 0) return 0;
+  return coded ? CACHE_BLOCK * (dims + SCALE_BYTES) : CACHE_BLOCK * dims * 4;
+}
+
 /** Takes one cache; dims of a head, as the cache has them. */
 export function cache_take(kvHeads: u32, dims: u32): usize {
   const blocks = cache_slab_blocks(shape_context()) as u64;
-  return arena_take(PART_KV, (shape_sequences() as u64) * kvHeads * blocks * CACHE_BLOCK * dims * 4);
+  return arena_take(PART_KV, (shape_sequences() as u64) * kvHeads * blocks * cache_block_bytes(dims, shape_coded()));
 }
 
 /** Takes the table, if there is attention. */
@@ -77,18 +86,23 @@ export function place_of(block: u32): u32 {
   return (block / blocks) * pack_field(HEADER_KV_HEADS) * blocks + (block % blocks);
 }
 
-/** Address of the block at a place, of a kv head; `blocks` of a slab. */
-export function cache_block_ptr(cache: usize, blocks: u32, dims: u32, place: u32, kvHead: u32): usize {
-  return cache + ((place as usize) + kvHead * blocks) * CACHE_BLOCK * dims * 4;
+/** Address of the block at a place, of a kv head; `blocks` of a slab, `blockBytes` of each. */
+export function cache_block_ptr(cache: usize, blocks: u32, blockBytes: u32, place: u32, kvHead: u32): usize {
+  return cache + ((place as usize) + kvHead * blocks) * blockBytes;
 }
 
-/** Address, in a block, of one key's number at dim 0; those of the other dims are CACHE_LANES × 4 bytes apart. */
-export function cache_key(position: u32, dims: u32): usize {
+/** Where in a block one key's number at dim 0 is, counted in numbers; those of the other dims are CACHE_LANES on each. */
+export function cache_key(position: u32, dims: u32): u32 {
   const inBlock = position % CACHE_BLOCK;
-  return ((inBlock / CACHE_LANES) * dims * CACHE_LANES + (inBlock % CACHE_LANES)) * 4;
+  return (inBlock / CACHE_LANES) * dims * CACHE_LANES + (inBlock % CACHE_LANES);
 }
 
-/** Address, in a block, of one value's number at a dim. */
-export function cache_value(position: u32, dim: u32): usize {
-  return (((dim / CACHE_LANES) * CACHE_BLOCK + (position % CACHE_BLOCK)) * CACHE_LANES + (dim % CACHE_LANES)) * 4;
+/** Where in a block one value's number at a dim is, counted in numbers. */
+export function cache_value(position: u32, dim: u32): u32 {
+  return ((dim / CACHE_LANES) * CACHE_BLOCK + (position % CACHE_BLOCK)) * CACHE_LANES + (dim % CACHE_LANES);
+}
+
+/** Where in a block of codes the scale of a position is, in bytes. */
+export function cache_scale(position: u32, dims: u32): u32 {
+  return CACHE_BLOCK * dims + (position % CACHE_BLOCK) * SCALE_BYTES;
 }

@@ -4,6 +4,7 @@
 import {
   CURVE_PERPLEXITY,
   CURVE_UNITS,
+  DTYPE_F32,
   HEADER_CONTEXT,
   HEADER_CURVE,
   HEADER_MINIMUM_UNITS,
@@ -11,12 +12,17 @@ import {
   HEADER_UNITS,
   HEADER_VOCABULARY,
   NONE,
+  ROLE_EMBEDDING,
   ROLE_TOKENIZER,
+  TENSOR_DTYPE,
   UNIT_STACK,
 } from "../packs/format";
 import {
+  KV_CODES,
+  KV_DEFAULT,
   OP_BYTES,
   PLAN_BYTES,
+  PLAN_CODED,
   PLAN_CONTEXT,
   PLAN_CORE_BYTES,
   PLAN_DEVICE_BYTES,
@@ -94,6 +100,7 @@ import {
 import { program_start } from "./program";
 import { sampler_scratch_bytes } from "./sampler";
 import {
+  shape_coded,
   shape_context,
   shape_device,
   shape_outputs,
@@ -131,6 +138,7 @@ export function plan_ptr(): usize {
  * less); sequences: 1; rows of a step: 64, in a device 512 or what plan_memory() says; outputs, rows of a step that want logits: 1; threads of a
  * step: 1. exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit. device: 1
  * lays weights, caches, states and scratch out in a device's memory; the program is for the host to execute then.
+ * kv: KV_F32 or KV_CODES, of which a device has the first only; 0 is codes where matrices work on codes.
  */
 export function plan_shape(
   positions: u32,
@@ -140,6 +148,7 @@ export function plan_shape(
   threads: u32,
   exact: u32,
   device: u32,
+  kv: u32,
 ): i32 {
   planned = false;
   if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
@@ -148,12 +157,18 @@ export function plan_shape(
   if (status != 0) return status;
   const most = pack_field(HEADER_CONTEXT);
   if (positions > most) return fail(STATUS_CONTEXT, positions, most);
-  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0, device != 0);
+  const coded = kv == KV_CODES || (kv == KV_DEFAULT && exact == 0 && is_quantized());
+  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0, device != 0, coded);
   if (refused == 2) return fail(STATUS_ARGUMENT, 1, sequences);
   if (refused == 3) return fail(STATUS_ARGUMENT, 2, rows);
   if (refused == 4) return fail(STATUS_ARGUMENT, 3, outputs);
   if (refused == 5) return fail(STATUS_ARGUMENT, 4, threads);
   return 0;
+}
+
+/** Are the matrices of 4 or 8 bit? */
+function is_quantized(): bool {
+  return load<u32>(fixed_tensor(ROLE_EMBEDDING, NONE), TENSOR_DTYPE) != DTYPE_F32;
 }
 
 /**
@@ -405,6 +420,7 @@ function write_plan(units: u32, memoryBytes: f64, least: u64): void {
   store<f64>(plan, shape_sequences(), PLAN_SEQUENCES);
   store<f64>(plan, shape_rows(), PLAN_ROWS);
   store<f64>(plan, shape_outputs(), PLAN_OUTPUTS);
+  store<f64>(plan, shape_coded() ? 1 : 0, PLAN_CODED);
   const rows = shape_rows();
   store<f64>(plan, measure_with(shape_rows_most(), pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
   shape_use_rows(rows);

@@ -21,6 +21,7 @@ import {
   TENSOR_ROWS,
 } from "../packs/format";
 import {
+  ATTENTION_CODED,
   ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
@@ -170,6 +171,7 @@ import {
   tensor_span,
 } from "./pack";
 import {
+  shape_coded,
   shape_context,
   shape_device,
   shape_exact,
@@ -343,6 +345,7 @@ export function emit_attention(
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
   store<u32>(op, cache_table() as u32, ATTENTION_TABLE);
+  store<u32>(op, shape_coded() ? 1 : 0, ATTENTION_CODED);
   store<u32>(op, scratch as u32, ATTENTION_SCRATCH);
   store<u32>(op, shape_context(), ATTENTION_CONTEXT);
   store<f32>(op, scale, ATTENTION_SCALE);

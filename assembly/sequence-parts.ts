@@ -3,6 +3,7 @@
 
 import { HEADER_KV_HEADS } from "../packs/format";
 import {
+  ATTENTION_CODED,
   ATTENTION_CONTEXT,
   ATTENTION_K_CACHE,
   ATTENTION_QK_CHANNELS,
@@ -10,7 +11,6 @@ import {
   ATTENTION_V_CACHE,
   ATTENTION_VO_CHANNELS,
   ATTENTION_VO_UNITS,
-  CACHE_BLOCK,
   CONV_CHANNELS,
   CONV_STATE,
   CONV_TAPS,
@@ -27,7 +27,7 @@ import {
   SCAN_XZ_CHANNELS,
   SCAN_XZ_UNITS,
 } from "./abi";
-import { cache_block_ptr, cache_slab_blocks, cache_value_dims, place_of } from "./kv-cache";
+import { cache_block_bytes, cache_block_ptr, cache_slab_blocks, cache_value_dims, place_of } from "./kv-cache";
 import { pack_field } from "./pack";
 import { program_length, program_ptr } from "./program";
 import { state_ptr } from "./state";
@@ -43,12 +43,12 @@ export function kv_part_ptr(part: u32, block: u32): usize {
   const cache = load<u32>(op + (is_value(part) ? ATTENTION_V_CACHE : ATTENTION_K_CACHE));
   const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
   const kvHead = (part / 2) % pack_field(HEADER_KV_HEADS);
-  return cache_block_ptr(cache, blocks, dims_of(part), place_of(block), kvHead);
+  return cache_block_ptr(cache, blocks, kv_part_bytes(part), place_of(block), kvHead);
 }
 
 /** Bytes of a part; 0 where a head has no dims left. */
 export function kv_part_bytes(part: u32): u32 {
-  return CACHE_BLOCK * dims_of(part) * 4;
+  return cache_block_bytes(dims_of(part), load<u32>(attention_of(part) + ATTENTION_CODED) != 0);
 }
 
 /** Parts of a sequence's state: of each layer that has one, that of its convolutions and that of its scan. */

@@ -17,6 +17,7 @@ let outputs: u32 = 0;
 let threads: u32 = 0;
 let exact = false;
 let device = false;
+let coded = false;
 
 /** Sets the shape, 0 meaning the default of each; returns 1 + the index of a number that is too large, or 0. */
 export function shape_set(
@@ -28,6 +29,7 @@ export function shape_set(
   threadCount: u32,
   exactly: bool,
   inDevice: bool,
+  cacheCoded: bool,
 ): u32 {
   if (sequenceCount > SEQUENCES_MAX) return 2;
   if (rowCount > ROWS_MAX) return 3;
@@ -42,6 +44,7 @@ export function shape_set(
   rows = rowsMost;
   threads = device ? 1 : max(threadCount, 1);
   exact = exactly;
+  coded = cacheCoded && !inDevice;
   return 0;
 }
 
@@ -86,6 +89,11 @@ export function shape_threads(): u32 {
 /** Do activations stay f32 where they could be 8 bit? */
 export function shape_exact(): bool {
   return exact;
+}
+
+/** Does the KV cache hold codes of 8 bit, not f32? */
+export function shape_coded(): bool {
+  return coded;
 }
 
 /** Do weights, caches, states and scratch lie in a device's memory, which the core cannot address? */

@@ -116,7 +116,7 @@ function positionsOf(tests: readonly Test[]): number {
 /** Every cut on every device. */
 async function plansOf(
   pack: Pack,
-  { pruning = [0], device: wanted, threads, activations }: BenchValues,
+  { pruning = [0], device: wanted, threads, activations, kv }: BenchValues,
   tests: readonly Test[],
   signal: AbortSignal,
 ): Promise<Plan[]> {
@@ -124,7 +124,7 @@ async function plansOf(
   const { maximumContext } = pack.shape;
   if (context > maximumContext)
     throw usage(`this model has at most ${maximumContext} positions, and this takes ${context}`);
-  const options = { context, ...given({ threads, activations }) };
+  const options = { context, ...given({ threads, activations, kv }) };
   const devices =
     wanted === "both"
       ? (["cpu", "gpu"] as const)

@@ -38,6 +38,10 @@ export const ENGINE_OPTIONS = {
   threads: count("N", 1, "threads that share the work (what the machine has cores for)", 64),
   turbo: flag("vectors wider than 128 bits, where the engine has them on request; experimental"),
   activations: choice(["int8", "f32"], "what 4- and 8-bit matrices work on; f32 is exact, and slower (int8)"),
+  kv: choice(
+    ["q8", "f32"] as const,
+    "what the KV cache holds; q8 takes little more than a quarter (q8; f32 with f32 matrices or activations, and on a GPU)",
+  ),
 };
 
 export interface BudgetValues {
@@ -47,6 +51,7 @@ export interface BudgetValues {
   readonly device?: "cpu" | "gpu" | "auto";
   readonly threads?: number;
   readonly activations?: "int8" | "f32";
+  readonly kv?: "f32" | "q8";
 }
 
 export interface Budget {
@@ -85,10 +90,10 @@ export async function chooseBudget(
   otherwise: "spare" | "everything",
   { shape = {}, signal }: { readonly shape?: Pick<PlanOptions, "rows" | "outputs">; readonly signal: AbortSignal },
 ): Promise<Budget> {
-  const { memory, pruning, context, threads, activations } = values;
+  const { memory, pruning, context, threads, activations, kv } = values;
   if (context !== undefined && context > pack.shape.maximumContext)
     throw usage(`this model has at most ${pack.shape.maximumContext} positions, not ${context}`);
-  const common = { ...shape, ...given({ context, threads, activations }) };
+  const common = { ...shape, ...given({ context, threads, activations, kv }) };
   const device = await settleDevice(pack, values.device, { ...common, ...given({ memory, pruning }) }, signal);
   const options = { ...common, device };
   const budget = (more: PlanOptions, how: string): Budget => ({

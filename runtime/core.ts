@@ -26,6 +26,7 @@ export interface CoreExports {
     threads: number,
     exact: number,
     device?: number,
+    kv?: number,
   ): number;
   plan_memory(bytes: number): number;
   plan_pruning(rate: number): number;

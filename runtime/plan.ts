@@ -1,7 +1,11 @@
 // A plan as a host sees it: the numbers that the core computed (assembly/plan.ts), and the options that made them.
 
 import {
+  KV_CODES,
+  KV_DEFAULT,
+  KV_F32,
   PLAN_BYTES,
+  PLAN_CODED,
   PLAN_CONTEXT,
   PLAN_CORE_BYTES,
   PLAN_DEVICE_BYTES,
@@ -64,6 +68,11 @@ export interface PlanOptions {
    * that of the weights' rounding), or "f32": slower, exact. Default "int8".
    */
   readonly activations?: "int8" | "f32";
+  /**
+   * What the KV cache holds: "f32", or "q8", codes of 8 bit with a scale for each key and value. Default "q8" where
+   * matrices are of 4 or 8 bit and so are the activations they work on; on a GPU always "f32".
+   */
+  readonly kv?: "f32" | "q8";
   /** Whose memory the weights lie in, and with them all that a step works on. Default "cpu". */
   readonly device?: "cpu" | "gpu";
 }
@@ -111,6 +120,7 @@ export interface Plan {
   readonly rows: number;
   readonly outputs: number;
   readonly threads: number;
+  readonly kv: "f32" | "q8";
   readonly layers: readonly LayerPlan[];
   readonly options: PlanOptions;
 }
@@ -173,9 +183,10 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
   const device = options.device === "gpu" ? 1 : 0;
   const threads = device ? 1 : Math.min(count("threads") || usableThreads, mostThreads);
   const exact = options.activations === "f32" ? 1 : 0;
+  const kv = options.kv === undefined ? KV_DEFAULT : options.kv === "q8" ? KV_CODES : KV_F32;
   return guarded(() => {
     const [rows, outputs] = [count("rows"), count("outputs")];
-    core.check(exports.plan_shape(count("context"), count("sequences"), rows, outputs, threads, exact, device));
+    core.check(exports.plan_shape(count("context"), count("sequences"), rows, outputs, threads, exact, device, kv));
     if (options.memory !== undefined) {
       checkBudget(core, exports.plan_memory(parseSize(options.memory)), options);
     } else {
@@ -226,6 +237,7 @@ function readPlan(core: Core, options: PlanOptions): Plan {
     sequences: at(PLAN_SEQUENCES),
     rows: at(PLAN_ROWS),
     outputs: at(PLAN_OUTPUTS),
+    kv: at(PLAN_CODED) === 1 ? "q8" : "f32",
     threads: options.threads ?? 1,
     layers: readLayers(core),
     options,

@@ -2,6 +2,7 @@
 // positions round the blocks in which the cache lies.
 
 import {
+  ATTENTION_CODED,
   ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
@@ -95,11 +96,13 @@ export const ATTENTIONS: AttentionSpec[] = [
 ];
 
 /** f32 of scratch of a thread. */
-export function attentionScratch({ qk, vo }: AttentionSpec): number {
-  return 16 * (qk[0] * qk[1] + 32 + filledUp(vo[0] * vo[1], 8) + 3);
+export function attentionScratch({ qk, vo }: AttentionSpec, coded = false): number {
+  const [dims, vDims] = [qk[0] * qk[1], filledUp(vo[0] * vo[1], 8)];
+  return 16 * (dims + 32 + vDims + 3) + (coded ? 32 * Math.max(dims, vDims) : 0);
 }
 
-export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
+/** coded: the caches hold codes of 8 bit. */
+export function attentionCase(spec: AttentionSpec, r: Random, coded = false): OpCase {
   const { heads, kvHeads, qk, vo, sequences, runs = false, size = 1 } = spec;
   const [dims, vDims] = [qk[0] * qk[1], vo[0] * vo[1]];
   const [kFloats, vFloats, qFloats, outFloats] = [kvHeads * dims, kvHeads * vDims, heads * dims, heads * vDims];
@@ -118,12 +121,21 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
   const v = new Float32Array(rows.length * vFloats);
   const want = new Float64Array(rows.length * outFloats);
   const bound = new Float64Array(want.length);
+  const cached = (numbers: Float32Array, width: number) => (coded ? expanded(codesOf(numbers, width)) : numbers);
+  const cachedKeys = keys.map((numbers) => cached(numbers, dims));
+  const cachedValues = values.map((numbers) => cached(numbers, vDims));
   for (const [t, { sequence, position }] of rows.entries()) {
     const seen = position + 1;
-    const ks = Float64Array.from(keys[sequence].subarray(0, seen * kFloats));
-    const vs = Float64Array.from(values[sequence].subarray(0, seen * vFloats));
-    k.set(toUnits(ks.subarray(position * kFloats), kvHeads, qk), t * kFloats);
-    v.set(toUnits(vs.subarray(position * vFloats), kvHeads, vo), t * vFloats);
+    const ks = Float64Array.from(cachedKeys[sequence].subarray(0, seen * kFloats));
+    const vs = Float64Array.from(cachedValues[sequence].subarray(0, seen * vFloats));
+    k.set(
+      toUnits(Float64Array.from(keys[sequence].subarray(position * kFloats, seen * kFloats)), kvHeads, qk),
+      t * kFloats,
+    );
+    v.set(
+      toUnits(Float64Array.from(values[sequence].subarray(position * vFloats, seen * vFloats)), kvHeads, vo),
+      t * vFloats,
+    );
     const sizes = { queries: 1, keys: seen, heads, kvHeads, dims, vDims, scale };
     const query = byHead(q.subarray(t * qFloats, (t + 1) * qFloats), 1, heads, qk);
     want.set(toUnits(reference.attention(query, ks, vs, sizes), heads, vo), t * outFloats);
@@ -137,6 +149,8 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
   const before = (of: Float32Array[], floats: number) =>
     of.map((numbers, sequence) => numbers.subarray(0, sequences[sequence][0] * floats));
   const shape = { kvHeads, context, pool: poolOf(spec, filledUp(context, 32) / 32, r) };
+  const cacheOf = (lay: typeof keyCache, numbers: Float32Array[], width: number) =>
+    coded ? codedCache(lay, numbers, width, shape) : bytesOf(lay(numbers, width, shape));
   return {
     ...NOTHING,
     op: OP_ATTENTION,
@@ -154,6 +168,7 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
       { at: ATTENTION_V_CACHE, buffer: "vCache" },
       { at: ATTENTION_SCRATCH, buffer: "scratch" },
       { at: ATTENTION_TABLE, buffer: "table" },
+      { at: ATTENTION_CODED, word: Number(coded) },
       { at: ATTENTION_CONTEXT, word: context },
       { at: ATTENTION_SCALE, float: scale },
       { at: ATTENTION_HEADS, word: heads },
@@ -161,18 +176,79 @@ export function attentionCase(spec: AttentionSpec, r: Random): OpCase {
     ],
     buffers: {
       ...{ q: bytesOf(q), k: bytesOf(k), v: bytesOf(v), out: garbage(want.length, r) },
-      kCache: bytesOf(keyCache(before(keys, kFloats), dims, shape)),
-      vCache: bytesOf(valueCache(before(values, vFloats), vDims, shape)),
-      scratch: garbage(attentionScratch(spec), r),
+      kCache: cacheOf(keyCache, before(keys, kFloats), dims),
+      vCache: cacheOf(valueCache, before(values, vFloats), vDims),
+      scratch: garbage(attentionScratch(spec, coded), r),
       table: new Uint8Array(tableOf(shape).buffer),
     },
     scratch: ["scratch"],
     want: {
       out: { values: want, bound },
-      kCache: exactly(Float64Array.from(keyCache(keys, dims, shape))),
-      vCache: exactly(Float64Array.from(valueCache(values, vDims, shape))),
+      ...(!coded && {
+        kCache: exactly(Float64Array.from(keyCache(keys, dims, shape))),
+        vCache: exactly(Float64Array.from(valueCache(values, vDims, shape))),
+      }),
     },
+    ...(coded && {
+      wantBytes: { kCache: cacheOf(keyCache, keys, dims), vCache: cacheOf(valueCache, values, vDims) },
+    }),
   };
+}
+
+/** Of heads' keys or values, each `width` numbers. */
+interface Codes {
+  readonly width: number;
+  readonly codes: Float32Array;
+  readonly scales: Float32Array;
+}
+
+function codesOf(numbers: Float32Array, width: number): Codes {
+  const codes = new Float32Array(numbers.length);
+  const scales = new Float32Array(width === 0 ? 0 : numbers.length / width);
+  for (const i of scales.keys()) {
+    const own = numbers.subarray(i * width, (i + 1) * width);
+    const most = Math.max(...own.map(Math.abs));
+    scales[i] = most / 127;
+    const inverse = most > 0 ? Math.fround(127 / most) : 0;
+    // To the nearest whole number, or the even one of two.
+    const rounded = (value: number) => Math.fround(Math.fround(value * inverse) + 12582912) - 12582912;
+    codes.set(own.map(rounded), i * width);
+  }
+  return { width, codes, scales };
+}
+
+function expanded({ width, codes, scales }: Codes): Float32Array {
+  return codes.map((code, i) => code * scales[Math.floor(i / width)]);
+}
+
+/** A cache of codes: layout in assembly/kv-cache.ts. `lay`: where the numbers of blocks without scales lie. */
+function codedCache(lay: typeof keyCache, numbers: Float32Array[], width: number, shape: CacheShape): Uint8Array {
+  const { kvHeads, pool } = shape;
+  const all = numbers.map((own) => codesOf(own, width));
+  const codes = lay(
+    all.map(({ codes }) => codes),
+    width,
+    shape,
+  );
+  const blocks = pool.length * kvHeads;
+  const blockCodes = codes.length / blocks;
+  const blockBytes = blockCodes === 0 ? 0 : blockCodes + 32 * 4;
+  const bytes = new Uint8Array(blocks * blockBytes);
+  const scaleOf = (place: number) => new Float32Array(bytes.buffer, place * blockBytes + blockCodes, 32);
+  for (let place = 0; place < blocks && blockBytes > 0; place++) {
+    new Int8Array(bytes.buffer, place * blockBytes, blockCodes).set(
+      codes.subarray(place * blockCodes, (place + 1) * blockCodes),
+    );
+    scaleOf(place).fill(Number.NaN);
+  }
+  const positions = pool.length / numbers.length;
+  for (const [sequence, { scales }] of all.entries())
+    scales.forEach((scale, i) => {
+      const [position, kvHead] = [Math.floor(i / kvHeads), i % kvHeads];
+      const block = pool[sequence * positions + Math.floor(position / 32)];
+      scaleOf(placeOf(block, kvHead, shape))[position % 32] = scale;
+    });
+  return bytes;
 }
 
 interface CacheShape {

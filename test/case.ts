@@ -30,12 +30,14 @@ export interface OpCase {
   /** Rows of the step. */
   rows: Row[];
   fields: Field[];
-  /** What they hold before. Those that are not in `want` or `scratch` must hold it afterwards. */
+  /** What they hold before. Those that are not in `want`, `wantBytes` or `scratch` must hold it afterwards. */
   buffers: Record<string, Uint8Array>;
   /** May hold anything afterwards. */
   scratch: string[];
   /** By buffer, all of it: |got − want| ≤ bound. */
   want: Record<string, { values: Float64Array; bound: Float64Array }>;
+  /** What other buffers hold afterwards, byte for byte. */
+  wantBytes?: Record<string, Uint8Array>;
 }
 
 export interface CaseSpec {

@@ -1,6 +1,7 @@
 // Programs of a pack, run step by step on the CPU's core or on a device: rows of several sequences, any chunks.
 
 import {
+  KV_F32,
   OP_BYTES,
   PLAN_BYTES,
   PLAN_DEVICE_BYTES,
@@ -54,7 +55,9 @@ export async function loadSteps(bytes: Uint8Array, host: Host, options: ProgramO
   core.check(exports.pack_header());
   const isOnGpu = device !== undefined;
   const planned = makePlan(core, { pruning, context, rows, outputs: rows, device: isOnGpu ? "gpu" : "cpu" }, 1);
-  core.check(exports.plan_shape(context, sequences, rows, rows, 1, activations === "f32" ? 1 : 0, isOnGpu ? 1 : 0));
+  core.check(
+    exports.plan_shape(context, sequences, rows, rows, 1, activations === "f32" ? 1 : 0, isOnGpu ? 1 : 0, KV_F32),
+  );
   core.check(exports.plan_pruning(pruning));
   const view = core.view(exports.plan_ptr(), PLAN_BYTES);
   const plan = {

@@ -37,15 +37,19 @@ import {
 } from "../assembly/abi";
 import { f32FromF16, matrixBytes } from "../packs/encode";
 import { ROW_TILE } from "../packs/format";
-import { ATTENTIONS, attentionScratch } from "./attention-cases";
+import { ATTENTIONS, attentionCase, attentionScratch } from "./attention-cases";
 import type { Field, OpCase } from "./case";
 import { CASES, MATMUL_SCRATCH_BYTES } from "./cases";
 import { close, loadTestModule, type TestModule } from "./harness";
+import { random } from "./random";
 
 const MODULES = [loadTestModule("debug"), loadTestModule("release"), loadTestModule("relaxed")];
 
 /** Runs one case: fails if an output is out of bounds, or if anything else has changed. Returns error over bound. */
-function runCase(module: TestModule, { before, op, flags, rows, fields, buffers, scratch, want }: OpCase): number {
+function runCase(
+  module: TestModule,
+  { before, op, flags, rows, fields, buffers, scratch, want, wantBytes = {} }: OpCase,
+): number {
   const { exports, memory } = module;
   module.reset();
   const places = new Map(Object.entries(buffers).map(([name, bytes]) => [name, module.guarded(bytes.length)]));
@@ -94,7 +98,8 @@ function runCase(module: TestModule, { before, op, flags, rows, fields, buffers,
     if (scratch.includes(name)) continue;
     const outcome = want[name];
     if (outcome === undefined) {
-      assert.deepEqual(module.get(Uint8Array, place.ptr, bytes.length), bytes, `${name} has changed`);
+      const wanted = wantBytes[name] ?? bytes;
+      assert.deepEqual(module.get(Uint8Array, place.ptr, bytes.length), wanted, `${name} has changed`);
       continue;
     }
     const got = module.get(Float32Array, place.ptr, outcome.values.length);
@@ -148,6 +153,15 @@ function inParts(made: OpCase, parts: number, room: number): OpCase | null {
   return { ...made, fields, buffers: { ...made.buffers, weight } };
 }
 
+test("attention over a cache of codes", (context) => {
+  let worst = 0;
+  for (const [i, spec] of ATTENTIONS.entries()) {
+    const made = attentionCase(spec, random(900 + i), true);
+    for (const module of MODULES) worst = Math.max(worst, runCase(module, made));
+  }
+  context.diagnostic(`${ATTENTIONS.length} cases; ${worst.toFixed(3)} of the bound at most`);
+});
+
 test("panels along the columns may lie in parts", (context) => {
   let count = 0;
   for (const spec of CASES.filter(({ name }) => name.startsWith("matmul "))) {
@@ -173,8 +187,14 @@ test("the cases give ops the scratch that the core gives them", () => {
   for (const { exports } of MODULES) {
     assert.equal(exports.matmul_scratch_bytes(), MATMUL_SCRATCH_BYTES);
     for (const spec of ATTENTIONS) {
-      const floats = exports.attention_scratch_floats(spec.qk[0] * spec.qk[1], spec.vo[0] * spec.vo[1]);
-      assert.equal(floats, attentionScratch(spec));
+      for (const coded of [false, true]) {
+        const floats = exports.attention_scratch_floats(
+          spec.qk[0] * spec.qk[1],
+          spec.vo[0] * spec.vo[1],
+          Number(coded),
+        );
+        assert.equal(floats, attentionScratch(spec, coded));
+      }
     }
   }
 });

@@ -6,6 +6,7 @@
 // depend on its tile, so neither does it on the threads.
 
 import {
+  ATTENTION_CODED,
   ATTENTION_CONTEXT,
   ATTENTION_HEADS,
   ATTENTION_K,
@@ -27,7 +28,16 @@ import {
   ROW_POSITION,
   ROW_SEQUENCE,
 } from "../abi";
-import { CACHE_LANES, cache_block_ptr, cache_key, cache_slab_blocks, cache_value, cache_value_dims } from "../kv-cache";
+import {
+  CACHE_LANES,
+  cache_block_bytes,
+  cache_block_ptr,
+  cache_key,
+  cache_scale,
+  cache_slab_blocks,
+  cache_value,
+  cache_value_dims,
+} from "../kv-cache";
 import { madd4, power4, sum4 } from "../math";
 import { share_end, share_start, thread_index, threads_meet } from "../threads";
 
@@ -35,11 +45,15 @@ import { share_end, share_start, thread_index, threads_meet } from "../threads";
 const TILE: u32 = 16;
 const SCORES_BYTES: u32 = CACHE_BLOCK * 4; // of one query
 const LANES_BYTES: u32 = CACHE_LANES * 4;
+/** Of a code of the cache. */
+const CODE_MAX: f32 = 127;
+const ROUND: f32 = 12582912; // 1.5 × 2^23
 const LOG2_E: f32 = 1.4426950408889634;
 
-/** f32 of scratch that a thread wants for heads of so many kept dims. */
-export function attention_scratch_floats(qkDims: u32, voDims: u32): u32 {
-  return TILE * (qkDims + CACHE_BLOCK + cache_value_dims(voDims) + 3);
+/** f32 of scratch that a thread wants for heads of so many kept dims; coded: with a cache of codes. */
+export function attention_scratch_floats(qkDims: u32, voDims: u32, coded: bool): u32 {
+  const outDims = cache_value_dims(voDims);
+  return TILE * (qkDims + CACHE_BLOCK + outDims + 3) + (coded ? CACHE_BLOCK * max(qkDims, outDims) : 0);
 }
 
 /** OP_ATTENTION over `count` rows. */
@@ -66,6 +80,7 @@ export function attention(op: usize, steps: usize, count: u32): void {
 
 /** Stores k and v of the rows in the cache: this thread's share of them. */
 function store_rows(op: usize, steps: usize, count: u32): void {
+  const coded = load<u32>(op, ATTENTION_CODED) != 0;
   const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
   const table: usize = load<u32>(op, ATTENTION_TABLE);
   const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
@@ -82,22 +97,78 @@ function store_rows(op: usize, steps: usize, count: u32): void {
     const position = load<u32>(steps + t * ROW_BYTES, ROW_POSITION);
     const sequence = load<u32>(steps + t * ROW_BYTES, ROW_SEQUENCE);
     const place = load<u32>(table + (sequence * blocks + position / CACHE_BLOCK) * 4);
+    const keyBytes = cache_block_bytes(qkDims, coded);
+    const valueBytes = cache_block_bytes(voDims, coded);
+    const keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, keyBytes, place, kvHead);
+    const values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, valueBytes, place, kvHead);
     let from: usize = load<u32>(op, ATTENTION_K) + (t * qkUnits * kvHeads + kvHead) * qkChannels * 4;
-    let key =
-      cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, qkDims, place, kvHead) + cache_key(position, qkDims);
+    let inverse = coded ? take_scale(from, qkUnits, qkChannels, kvHeads, keys + cache_scale(position, qkDims)) : 0;
+    let key = cache_key(position, qkDims);
     for (let u: u32 = 0; u < qkUnits; u++) {
       for (let c: u32 = 0; c < qkChannels; c++) {
-        store<f32>(key, load<f32>(from + c * 4));
-        key += LANES_BYTES;
+        put(keys, key, load<f32>(from + c * 4), inverse, coded);
+        key += CACHE_LANES;
       }
       from += kvHeads * qkChannels * 4;
     }
     from = load<u32>(op, ATTENTION_V) + (t * voUnits * kvHeads + kvHead) * voChannels * 4;
-    const values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, voDims, place, kvHead);
+    inverse = coded ? take_scale(from, voUnits, voChannels, kvHeads, values + cache_scale(position, voDims)) : 0;
     for (let u: u32 = 0; u < voUnits; u++) {
       for (let c: u32 = 0; c < voChannels; c++)
-        store<f32>(values + cache_value(position, u * voChannels + c), load<f32>(from + c * 4));
+        put(values, cache_value(position, u * voChannels + c), load<f32>(from + c * 4), inverse, coded);
       from += kvHeads * voChannels * 4;
+    }
+  }
+}
+
+/** Stores the scale of a head's key or value, a stretch of `channels` for each unit; what makes codes of its numbers. */
+function take_scale(from: usize, units: u32, channels: u32, kvHeads: u32, scale: usize): f32 {
+  if (units == 0) return 0;
+  let most: f32 = 0;
+  for (let u: u32 = 0; u < units; u++) {
+    for (let c: u32 = 0; c < channels; c++) most = max<f32>(most, abs<f32>(load<f32>(from + c * 4)));
+    from += kvHeads * channels * 4;
+  }
+  store<f32>(scale, most / CODE_MAX);
+  return most > 0 ? CODE_MAX / most : 0;
+}
+
+/** The index-th number of a block. */
+function put(block: usize, index: u32, value: f32, inverse: f32, coded: bool): void {
+  // A sum this large has no fraction: it is rounded, and its low bits are the code.
+  if (coded) store<u8>(block + index, reinterpret<u32>(value * inverse + ROUND) as u8);
+  else store<f32>(block + index * 4, value);
+}
+
+/** Keys of the first `positions` of a block of codes, as a block of f32 has them. */
+function expand_keys(block: usize, dims: u32, positions: u32, to: usize): void {
+  if (dims == 0) return;
+  let codes = block;
+  for (let p: u32 = 0; p < positions; p += CACHE_LANES) {
+    const scales = block + cache_scale(p, dims);
+    const low = v128.load(scales);
+    const high = v128.load(scales, 16);
+    for (const end = codes + dims * CACHE_LANES; codes < end; codes += CACHE_LANES) {
+      const some = v128.load8x8_s(codes);
+      v128.store(to, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(some)), low));
+      v128.store(to, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(some)), high), 16);
+      to += LANES_BYTES;
+    }
+  }
+}
+
+/** Values of the first `positions` of a block of codes, as a block of f32 has them. */
+function expand_values(block: usize, dims: u32, positions: u32, to: usize): void {
+  const scales = block + cache_scale(0, dims);
+  for (let d: u32 = 0; d < dims; d += CACHE_LANES) {
+    const codes = block + d * CACHE_BLOCK;
+    const panel = to + d * SCORES_BYTES;
+    for (let p: u32 = 0; p < positions; p++) {
+      const scale = v128.load32_splat(scales + p * 4);
+      const some = v128.load8x8_s(codes + p * CACHE_LANES);
+      const place = panel + p * LANES_BYTES;
+      v128.store(place, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(some)), scale));
+      v128.store(place, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(some)), scale), 16);
     }
   }
 }
@@ -112,12 +183,14 @@ function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32,
   const outDims = cache_value_dims(voDims);
   const qBytes = qkDims * 4;
   const outBytes = outDims * 4;
-  const q = load<u32>(op, ATTENTION_SCRATCH) + thread_index() * attention_scratch_floats(qkDims, voDims) * 4;
+  const coded = load<u32>(op, ATTENTION_CODED) != 0;
+  const q = load<u32>(op, ATTENTION_SCRATCH) + thread_index() * attention_scratch_floats(qkDims, voDims, coded) * 4;
   const scores: usize = q + TILE * qBytes; // [TILE][CACHE_BLOCK], then the weights
   const out: usize = scores + TILE * SCORES_BYTES; // [TILE][outDims]
   const mosts: usize = out + TILE * outBytes; // [TILE]: largest score so far
   const sums: usize = mosts + TILE * 4; // [TILE]: of the weights
   const ends: usize = sums + TILE * 4; // [TILE] of u32: positions that the query attends to
+  const expanded: usize = ends + TILE * 4; // keys, then values, of a block of codes
 
   gather(op, kvHead, first, queries, q);
   memory.fill(out, 0, queries * outBytes);
@@ -128,11 +201,17 @@ function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32,
     store<f32>(sums + i * 4, 0);
     store<u32>(ends + i * 4, positions);
   }
+  const keyBytes = cache_block_bytes(qkDims, coded);
+  const valueBytes = cache_block_bytes(outDims, coded);
   let place: usize = load<u32>(op, ATTENTION_TABLE) + sequence * blocks * 4;
   for (let start: u32 = 0; start < positions; start += CACHE_BLOCK) {
-    const keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, qkDims, load<u32>(place), kvHead);
-    const values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, outDims, load<u32>(place), kvHead);
+    let keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, keyBytes, load<u32>(place), kvHead);
+    let values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, valueBytes, load<u32>(place), kvHead);
     const block = min(positions - start, CACHE_BLOCK);
+    if (coded) {
+      expand_keys(keys, qkDims, block, expanded);
+      keys = expanded;
+    }
     memory.fill(scores, 0, queries * SCORES_BYTES);
     for (let p: u32 = 0; p < block; p += CACHE_LANES)
       multiply(queries, q, qBytes, keys + p * qBytes, qkDims, scores + p * 4, SCORES_BYTES);
@@ -140,6 +219,10 @@ function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32,
       const end = load<u32>(ends + i * 4);
       const seen = end - min(end, start);
       weigh(scores + i * SCORES_BYTES, seen, mosts + i * 4, sums + i * 4, out + i * outBytes, outBytes);
+    }
+    if (coded) {
+      expand_values(values, outDims, block, expanded);
+      values = expanded;
     }
     for (let d: u32 = 0; d < outDims; d += CACHE_LANES)
       multiply(queries, scores, SCORES_BYTES, values + d * SCORES_BYTES, block, out + d * 4, outBytes);

@@ -41,7 +41,7 @@ import {
   stack_units,
 } from "../pack";
 import { emit_attention, emit_norm, emit_rope, emit_unit_cols, emit_unit_rows } from "../program";
-import { shape_device, shape_rows, shape_threads } from "../shape";
+import { shape_coded, shape_device, shape_rows, shape_threads } from "../shape";
 
 /** Most op records of one. */
 export const ATTENTION_OPS: u32 = 11;
@@ -96,7 +96,7 @@ export function attention_buffers(layer: u32): void {
   attended = scratch_take(rows, pack_field(HEADER_HEADS) * voDims);
   scratch = shape_device()
     ? scratch_take(DEVICE_SPLIT_ROWS, (pack_field(HEADER_HEADS) as u64) * DEVICE_SPLITS * (voDims + 2))
-    : scratch_take(shape_threads(), attention_scratch_floats(qkDims, voDims));
+    : scratch_take(shape_threads(), attention_scratch_floats(qkDims, voDims, shape_coded()));
 }
 
 /** Appends a layer's ops and takes its caches. x: [rows, width], the stream; y: [rows, width], scratch. */

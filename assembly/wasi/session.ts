@@ -2,7 +2,7 @@
 // code, 0 for none.
 
 import { HEADER_CONTEXT, PRELUDE_BYTES } from "../../packs/format";
-import { READ_ADDRESS, READ_LENGTH, READ_OFFSET, READ_PIECES } from "../abi";
+import { KV_DEFAULT, READ_ADDRESS, READ_LENGTH, READ_OFFSET, READ_PIECES } from "../abi";
 import { load_finish, load_read, load_read_ptr, load_reads, load_verify } from "../load";
 import { pack_field, pack_header, pack_header_ptr, pack_prelude, pack_prelude_ptr } from "../pack";
 import { plan_memory, plan_place, plan_pruning, plan_shape } from "../plan";
@@ -38,7 +38,7 @@ export function session_plan(memoryBytes: f64, pruning: f64, context: u32, rows:
     write_whole(context);
     return PROBLEM_USAGE;
   }
-  const failed = status_problem(plan_shape(context, 1, rows, 1, 1, exact ? 1 : 0, 0));
+  const failed = status_problem(plan_shape(context, 1, rows, 1, 1, exact ? 1 : 0, 0, KV_DEFAULT));
   if (failed) return failed;
   if (!is_none(memoryBytes)) return status_problem(plan_memory(memoryBytes));
   const rate = is_none(pruning) ? 0 : pruning;
