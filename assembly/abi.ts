@@ -48,7 +48,8 @@ export const PLAN_ROWS: u32 = 128; // most rows of a step
 export const PLAN_OUTPUTS: u32 = 136; // most rows of a step that want logits
 export const PLAN_DEVICE_BYTES: u32 = 144; // of the total, what lies in a device's memory: 0 in a plan for the core's own
 export const PLAN_CODED: u32 = 152; // 1: the KV cache holds codes of 8 bit, 0: f32
-export const PLAN_BYTES: u32 = 160;
+export const PLAN_SNAPSHOTS: u32 = 160; // states that are kept beside those of the sequences
+export const PLAN_BYTES: u32 = 168;
 
 // Piece of a read, or of what is moved to a device: filled by load_read(), load_move(); f64 each
 export const READ_OFFSET: u32 = 0; // in the file

@@ -8,6 +8,7 @@ import {
   HEADER_CONTEXT,
   HEADER_CURVE,
   HEADER_MINIMUM_UNITS,
+  HEADER_SSM_HEADS,
   HEADER_STACKS,
   HEADER_UNITS,
   HEADER_VOCABULARY,
@@ -38,6 +39,7 @@ import {
   PLAN_ROWS,
   PLAN_SCRATCH_BYTES,
   PLAN_SEQUENCES,
+  PLAN_SNAPSHOTS,
   PLAN_STATE_BYTES,
   PLAN_TOTAL_BYTES,
   PLAN_UNITS,
@@ -109,6 +111,7 @@ import {
   shape_rows_most,
   shape_sequences,
   shape_set,
+  shape_snapshots,
   shape_use_rows,
 } from "./shape";
 import { staging_bytes, staging_place } from "./staging";
@@ -139,6 +142,7 @@ export function plan_ptr(): usize {
  * step: 1. exact: 1 keeps all activations f32, 0 lets matrices of 4 and 8 bit work on activations of 8 bit. device: 1
  * lays weights, caches, states and scratch out in a device's memory; the program is for the host to execute then.
  * kv: KV_F32 or KV_CODES, of which a device has the first only; 0 is codes where matrices work on codes.
+ * snapshots: as many more states as a host wants to copy states to, where the model has some and the core can be seen.
  */
 export function plan_shape(
   positions: u32,
@@ -149,6 +153,7 @@ export function plan_shape(
   exact: u32,
   device: u32,
   kv: u32,
+  snapshots: u32,
 ): i32 {
   planned = false;
   if (!pack_opened() || placed) return fail(STATUS_STATE, 1, 0);
@@ -158,11 +163,13 @@ export function plan_shape(
   const most = pack_field(HEADER_CONTEXT);
   if (positions > most) return fail(STATUS_CONTEXT, positions, most);
   const coded = kv == KV_CODES || (kv == KV_DEFAULT && exact == 0 && is_quantized());
-  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0, device != 0, coded);
+  const states = pack_field(HEADER_SSM_HEADS) == 0 ? 0 : snapshots;
+  const refused = shape_set(positions, most, sequences, rows, outputs, threads, exact != 0, device != 0, coded, states);
   if (refused == 2) return fail(STATUS_ARGUMENT, 1, sequences);
   if (refused == 3) return fail(STATUS_ARGUMENT, 2, rows);
   if (refused == 4) return fail(STATUS_ARGUMENT, 3, outputs);
   if (refused == 5) return fail(STATUS_ARGUMENT, 4, threads);
+  if (refused == 8) return fail(STATUS_ARGUMENT, 7, snapshots);
   return 0;
 }
 
@@ -421,6 +428,7 @@ function write_plan(units: u32, memoryBytes: f64, least: u64): void {
   store<f64>(plan, shape_rows(), PLAN_ROWS);
   store<f64>(plan, shape_outputs(), PLAN_OUTPUTS);
   store<f64>(plan, shape_coded() ? 1 : 0, PLAN_CODED);
+  store<f64>(plan, shape_snapshots(), PLAN_SNAPSHOTS);
   const rows = shape_rows();
   store<f64>(plan, measure_with(shape_rows_most(), pack_count(HEADER_UNITS)) as f64, PLAN_MAXIMUM_BYTES);
   shape_use_rows(rows);

@@ -56,7 +56,7 @@ export function state_parts(): u32 {
   return count_of(OP_CONV) + count_of(OP_SCAN);
 }
 
-/** Address of a part of a sequence's state. */
+/** Address of a part of a sequence's state, or of a snapshot's: they are counted on behind the sequences. */
 export function state_part_ptr(part: u32, sequence: u32): usize {
   const op = stateful(part);
   const state = load<u32>(op + (load<u32>(op, OP_CODE) == OP_CONV ? CONV_STATE : SCAN_STATE));

@@ -7,9 +7,11 @@ const ROWS_DEFAULT: u32 = 64;
 const DEVICE_ROWS_DEFAULT: u32 = 512;
 const ROWS_MAX: u32 = 4096;
 const SEQUENCES_MAX: u32 = 4096;
+const SNAPSHOTS_MAX: u32 = 4096;
 
 let context: u32 = 0;
 let sequences: u32 = 0;
+let snapshots: u32 = 0;
 let rows: u32 = 0;
 let rowsFewest: u32 = 0;
 let rowsMost: u32 = 0;
@@ -19,7 +21,7 @@ let exact = false;
 let device = false;
 let coded = false;
 
-/** Sets the shape, 0 meaning the default of each; returns 1 + the index of a number that is too large, or 0. */
+/** Sets the shape, 0 meaning the default of each but the snapshots; returns 1 + the index of a number that is too large, or 0. */
 export function shape_set(
   positions: u32,
   modelPositions: u32,
@@ -30,11 +32,13 @@ export function shape_set(
   exactly: bool,
   inDevice: bool,
   cacheCoded: bool,
+  snapshotCount: u32,
 ): u32 {
   if (sequenceCount > SEQUENCES_MAX) return 2;
   if (rowCount > ROWS_MAX) return 3;
   if (outputCount > ROWS_MAX) return 4;
   if (threadCount > THREADS_MAX) return 5;
+  if (snapshotCount > SNAPSHOTS_MAX) return 8;
   context = positions == 0 ? min(modelPositions, CONTEXT_DEFAULT) : positions;
   sequences = max(sequenceCount, 1);
   device = inDevice;
@@ -45,6 +49,7 @@ export function shape_set(
   threads = device ? 1 : max(threadCount, 1);
   exact = exactly;
   coded = cacheCoded && !inDevice;
+  snapshots = device ? 0 : snapshotCount;
   return 0;
 }
 
@@ -55,6 +60,11 @@ export function shape_context(): u32 {
 
 export function shape_sequences(): u32 {
   return sequences;
+}
+
+/** States that are kept beside those of the sequences, and counted on behind them. */
+export function shape_snapshots(): u32 {
+  return snapshots;
 }
 
 /** Most rows of a step. */

@@ -27,6 +27,7 @@ export interface CoreExports {
     exact: number,
     device?: number,
     kv?: number,
+    snapshots?: number,
   ): number;
   plan_memory(bytes: number): number;
   plan_pruning(rate: number): number;

@@ -277,7 +277,10 @@ export class Engine {
       works.add(work);
       return isFirst;
     });
-    const facts = ready.map(({ pending, isRunning, isBackground }) => ({ tokens: pending, isRunning, isBackground }));
+    const facts = ready.map((sequence) => {
+      const { pending, isRunning, isBackground } = sequence;
+      return { tokens: pending, isRunning, isBackground, most: residence.stopAt(sequence) - sequence.seen };
+    });
     const rows = shareStep(facts, { rows: plan.rows, outputs: plan.outputs }, this.#clock);
     const shares = new Map(ready.map((sequence, i) => [sequence, rows[i] ?? 0]));
     for (const sequence of ready) {

@@ -21,6 +21,7 @@ import {
   PLAN_ROWS,
   PLAN_SCRATCH_BYTES,
   PLAN_SEQUENCES,
+  PLAN_SNAPSHOTS,
   PLAN_STATE_BYTES,
   PLAN_TOTAL_BYTES,
   PLAN_UNITS,
@@ -61,6 +62,11 @@ export interface PlanOptions {
   readonly outputs?: number;
   /** Most sequences at a time. Default 1. */
   readonly sequences?: number;
+  /**
+   * Of models with a state, how many states are kept for prompts that begin alike. Default 0, or as many as `sequences` if
+   * those are more than 1. Models without a state have none, nor has a GPU.
+   */
+  readonly snapshots?: number;
   /** Threads that share the work, the caller's among them. Default: what the machine has cores for. */
   readonly threads?: number;
   /**
@@ -117,6 +123,7 @@ export interface Plan {
   readonly maximumBytes: number;
   readonly context: number;
   readonly sequences: number;
+  readonly snapshots: number;
   readonly rows: number;
   readonly outputs: number;
   readonly threads: number;
@@ -185,8 +192,10 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
   const exact = options.activations === "f32" ? 1 : 0;
   const kv = options.kv === undefined ? KV_DEFAULT : options.kv === "q8" ? KV_CODES : KV_F32;
   return guarded(() => {
+    const [context, sequences] = [count("context"), count("sequences")];
     const [rows, outputs] = [count("rows"), count("outputs")];
-    core.check(exports.plan_shape(count("context"), count("sequences"), rows, outputs, threads, exact, device, kv));
+    const snapshots = snapshotsOf(options);
+    core.check(exports.plan_shape(context, sequences, rows, outputs, threads, exact, device, kv, snapshots));
     if (options.memory !== undefined) {
       checkBudget(core, exports.plan_memory(parseSize(options.memory)), options);
     } else {
@@ -197,6 +206,12 @@ export function makePlan(core: Core, options: PlanOptions, usableThreads: number
     }
     return readPlan(core, { ...options, threads });
   });
+}
+
+function snapshotsOf({ sequences = 1, snapshots = sequences > 1 ? sequences : 0 }: PlanOptions): number {
+  if (!Number.isInteger(snapshots) || snapshots < 0 || snapshots > 2 ** 31)
+    throw new SnugError("usage", `snapshots must be a whole number, 0 for none, not ${snapshots}`);
+  return snapshots;
 }
 
 /** As core.check(); what does not fit is told with the context that it was planned for, and for how many sequences. */
@@ -235,6 +250,7 @@ function readPlan(core: Core, options: PlanOptions): Plan {
     maximumBytes: at(PLAN_MAXIMUM_BYTES),
     context: at(PLAN_CONTEXT),
     sequences: at(PLAN_SEQUENCES),
+    snapshots: at(PLAN_SNAPSHOTS),
     rows: at(PLAN_ROWS),
     outputs: at(PLAN_OUTPUTS),
     kv: at(PLAN_CODED) === 1 ? "q8" : "f32",

@@ -10,6 +10,8 @@ export interface Waiting {
   /** Has it made text already? Then it is one of those that are not to be held up. */
   readonly isRunning: boolean;
   readonly isBackground: boolean;
+  /** Of the tokens, how many it takes at a time at most. Absent: all. */
+  readonly most?: number;
 }
 
 export interface StepLimits {
@@ -34,8 +36,8 @@ export function shareStep(waiting: readonly Waiting[], { rows, outputs }: StepLi
   if (running > 0) left = Math.min(left, clock.spareRows(running));
   for (const i of order) {
     if (shares[i] !== 0 || left === 0) continue;
-    const { tokens } = waiting[i] as Waiting;
-    const share = Math.min(tokens, left);
+    const { tokens, most = tokens } = waiting[i] as Waiting;
+    const share = Math.min(tokens, most, left);
     // The last of a prompt's tokens wants logits.
     const isLast = share === tokens;
     shares[i] = isLast && outputsLeft === 0 ? share - 1 : share;

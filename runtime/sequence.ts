@@ -39,6 +39,10 @@ export class Sequence {
   blocks: number[] = [];
   /** Of them, those from the first on that others find. */
   namedBlocks = 0;
+  /** Where it goes other ways than a prompt before it, and its state is kept for the next; 0: nowhere. */
+  partsAt = 0;
+  /** Was what is kept of it brought back from elsewhere? */
+  isRestored = false;
   want: Want | undefined;
   /** When it last got a token, by performance.now(). */
   restsSince = 0;

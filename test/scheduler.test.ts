@@ -28,6 +28,15 @@ test("a prompt alone fills a step; beside running sequences it gets three quarte
   assert.deepEqual(shareStep([running(), prompt(2), prompt(200)], LIMITS, clock), [1, 2, 1]);
 });
 
+test("who takes fewer tokens at a time leaves the rest of a step to others", () => {
+  const clock = measured();
+  assert.deepEqual(shareStep([{ ...prompt(200), most: 32 }], LIMITS, clock), [32]);
+  assert.deepEqual(shareStep([{ ...prompt(200), most: 10 }, prompt(200)], LIMITS, clock), [10, 54]);
+  assert.deepEqual(shareStep([{ ...prompt(5), most: Number.POSITIVE_INFINITY }], LIMITS, clock), [5]);
+  const outputs = { rows: 64, outputs: 1 };
+  assert.deepEqual(shareStep([{ ...prompt(9), most: 4 }, prompt(9)], outputs, clock), [4, 9], "it wants no logits yet");
+});
+
 test("interactive ones come first, then those that came first", () => {
   const clock = measured();
   assert.deepEqual(shareStep([prompt(100, true), prompt(60)], LIMITS, clock), [4, 60]);

@@ -38,7 +38,7 @@ export function session_plan(memoryBytes: f64, pruning: f64, context: u32, rows:
     write_whole(context);
     return PROBLEM_USAGE;
   }
-  const failed = status_problem(plan_shape(context, 1, rows, 1, 1, exact ? 1 : 0, 0, KV_DEFAULT));
+  const failed = status_problem(plan_shape(context, 1, rows, 1, 1, exact ? 1 : 0, 0, KV_DEFAULT, 0));
   if (failed) return failed;
   if (!is_none(memoryBytes)) return status_problem(plan_memory(memoryBytes));
   const rate = is_none(pruning) ? 0 : pruning;
