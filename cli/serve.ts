@@ -69,6 +69,10 @@ answer and are not supported are refused. With a seed, answer i of n has the
 seed plus i. When --timeout is over, an answer ends with what there is of it and
 the finish_reason "length"; one that has not begun is refused.
 
+A chat that the context has no room for is refused, too, unless it says
+"truncation": "auto": its oldest turns are left out then, never the system's,
+and the header X-Snug-Dropped-Turns of the answer says how many.
+
 Web pages may not use the server, unless --allow-origin names their origin.
 Ctrl-C lets answers come to their end for a while; a second one does not.`,
   options: OPTIONS,

@@ -5,7 +5,8 @@
 import type { Message } from "./chat";
 import type { ChatGeneration, ChatModel } from "./chat-model";
 import { SnugError } from "./errors";
-import type { GenerateOptions, GenerateResult } from "./generation";
+import type { GenerateResult } from "./generation";
+import type { ChatOptions } from "./overflow";
 import { joinSignals } from "./signals";
 
 const PROVIDER = "snug";
@@ -46,8 +47,10 @@ export interface Usage {
 export interface Finish {
   finishReason: { unified: "stop" | "length"; raw: string };
   usage: Usage;
-  /** The seed that gives the same text again, and how fast it came. */
-  providerMetadata: { snug: { seed: number; promptTokensPerSecond: number; tokensPerSecond: number } };
+  /** The seed that gives the same text again, how many messages were left out for want of room, and how fast it came. */
+  providerMetadata: {
+    snug: { seed: number; droppedTurns: number; promptTokensPerSecond: number; tokensPerSecond: number };
+  };
 }
 
 export interface Answer extends Finish {
@@ -86,12 +89,12 @@ export interface LanguageModelOptions {
   /** What the SDK calls the model. Default: the pack's name. */
   readonly modelId?: string;
   /** What holds where a call says nothing else. */
-  readonly defaults?: GenerateOptions;
+  readonly defaults?: ChatOptions;
 }
 
 /**
  * A loaded model as a language model of the AI SDK. Its pack needs a chat template. Beside the SDK's own settings a call
- * takes `providerOptions: { snug: { minP, repeatPenalty, readTwice, priority } }`; settings that it cannot follow come back
+ * takes `providerOptions: { snug: { minP, repeatPenalty, readTwice, priority, overflow } }`; settings that it cannot follow come back
  * as warnings. Messages with anything but text are refused with a SnugError, "unsupported".
  */
 export function languageModel(model: ChatModel, options: LanguageModelOptions = {}): LanguageModel {
@@ -181,9 +184,15 @@ function textOf(part: { type: string; text?: string }, role: string): string {
 }
 
 /** What providerOptions.snug may say. */
-const OWN_SETTINGS = { minP: "number", repeatPenalty: "number", readTwice: "boolean", priority: "string" } as const;
+const OWN_SETTINGS = {
+  minP: "number",
+  repeatPenalty: "number",
+  readTwice: "boolean",
+  priority: "string",
+  overflow: "string",
+} as const;
 
-function settingsOf(call: CallOptions): { settings: GenerateOptions; warnings: Warning[] } {
+function settingsOf(call: CallOptions): { settings: ChatOptions; warnings: Warning[] } {
   const warnings: Warning[] = [];
   const warn = (feature: string, details: string) => warnings.push({ type: "unsupported", feature, details });
   if (call.presencePenalty) warn("presencePenalty", "What there is: providerOptions.snug.repeatPenalty");
@@ -246,7 +255,7 @@ function reasonFor(error: unknown, signal: AbortSignal | undefined): unknown {
   return signal?.aborted ? signal.reason : error;
 }
 
-function finishOf({ finishReason, prompt, decode, seed }: GenerateResult): Finish {
+function finishOf({ finishReason, prompt, decode, seed, droppedTurns }: GenerateResult): Finish {
   return {
     finishReason: { unified: finishReason, raw: finishReason },
     usage: {
@@ -254,7 +263,12 @@ function finishOf({ finishReason, prompt, decode, seed }: GenerateResult): Finis
       outputTokens: { total: decode.tokens, text: decode.tokens, reasoning: undefined },
     },
     providerMetadata: {
-      snug: { seed, promptTokensPerSecond: prompt.tokensPerSecond, tokensPerSecond: decode.tokensPerSecond },
+      snug: {
+        seed,
+        droppedTurns,
+        promptTokensPerSecond: prompt.tokensPerSecond,
+        tokensPerSecond: decode.tokensPerSecond,
+      },
     },
   };
 }

@@ -1,8 +1,8 @@
 // Where a browser keeps packs: the origin private file system (OPFS), one file a pack, which holds a description and then
-// the first bytes of the pack. A lock of the file's name goes before its access handle, so that tabs wait for each other
-// instead of failing.
+// the first bytes of the pack.
 
 import { PRELUDE_BYTES, PRELUDE_FILE_BYTES } from "../packs/format";
+import { fileName, lock, openFolder, removeFile } from "./browser-folder";
 import type { OpenStore, Store, Version } from "./download";
 
 /** A pack that is kept on this device, in whole or in part. */
@@ -40,9 +40,9 @@ const OPEN_WAIT_MS = 50;
 export function browserStore(location: string): Store {
   return {
     async open(signal) {
-      const folder = await packFolder(true);
+      const folder = await openFolder(FOLDER, true);
       if (folder === null) return null;
-      const name = await fileName(location);
+      const name = await fileName(location, "part");
       const unlock = await lock(name, signal);
       try {
         const file = await folder.getFileHandle(name, { create: true });
@@ -57,7 +57,7 @@ export function browserStore(location: string): Store {
 
 /** The packs that are kept on this device. */
 export async function stored(): Promise<StoredPack[]> {
-  const folder = await packFolder(false);
+  const folder = await openFolder(FOLDER, false);
   const found: StoredPack[] = [];
   for await (const entry of folder?.values() ?? []) {
     if (entry.kind !== "file") continue;
@@ -74,43 +74,7 @@ export async function stored(): Promise<StoredPack[]> {
 
 /** Removes a pack from this device. One that is being loaded is removed after that. */
 export async function forget(location: string): Promise<void> {
-  const folder = await packFolder(false);
-  if (folder === null) return;
-  const name = await fileName(location);
-  const unlock = await lock(name);
-  try {
-    await folder.removeEntry(name).catch((error: DOMException) => {
-      if (error.name !== "NotFoundError") throw error;
-    });
-  } finally {
-    unlock();
-  }
-}
-
-/** Null where there is no such file system: an insecure page, a private window, an engine without. */
-async function packFolder(create: boolean): Promise<FileSystemDirectoryHandle | null> {
-  if (navigator.storage?.getDirectory === undefined || navigator.locks === undefined) return null;
-  try {
-    const root = await navigator.storage.getDirectory();
-    return await root.getDirectoryHandle(FOLDER, { create });
-  } catch {
-    return null;
-  }
-}
-
-async function fileName(location: string): Promise<string> {
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(location)));
-  return `${Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}.part`;
-}
-
-/** Waits for the lock of this name; the function that comes back lets it go. */
-function lock(name: string, signal?: AbortSignal): Promise<() => void> {
-  return new Promise((resolve, reject) => {
-    const options: LockOptions = signal === undefined ? {} : { signal };
-    navigator.locks
-      .request(`snug ${name}`, options, () => new Promise<void>((unlock) => resolve(() => unlock())))
-      .catch(reject);
-  });
+  await removeFile(FOLDER, await fileName(location, "part"));
 }
 
 async function accessHandle(file: FileSystemFileHandle): Promise<AccessHandle> {

@@ -1,6 +1,7 @@
 // The public API in a browser: each model lives in a module worker of its own, so that the page never waits, and gives
 // every byte back when it is disposed of.
 
+import { forgetSession, keepSession, readSession, type StoredSession, storedSessions } from "./browser-sessions";
 import { forget as forgetStored, type StoredPack, stored } from "./browser-store";
 import type { BrowserOpenOptions } from "./browser-worker";
 import { SnugError } from "./errors";
@@ -17,11 +18,14 @@ export type { GenerateOptions, GenerateResult, Speed } from "./generation";
 export type { SpareMemory } from "./host";
 export type { Info } from "./info";
 export type { LoadOptions, LoadProgress } from "./load";
+export type { ChatOptions, FitOptions, Fitted, Overflow } from "./overflow";
 export type { Shape } from "./pack";
 export { type LayerPlan, type Plan, type PlanOptions, parseSize, type StackPlan } from "./plan";
 export type { Port } from "./port";
-export { type RemoteGeneration, type RemoteModel, RemotePack, RemotePacks } from "./remote";
-export { type StoredPack, stored };
+export { type RemoteModel, RemotePack, RemotePacks } from "./remote";
+export type { RemoteGeneration } from "./remote-generation";
+export type { RemoteSession } from "./remote-session";
+export { forgetSession, keepSession, readSession, type StoredPack, type StoredSession, stored, storedSessions };
 
 export interface OpenOptions {
   /** Where browser-worker.js is, or what starts it as a module worker. Default: beside this file. */

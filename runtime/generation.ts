@@ -71,6 +71,8 @@ export interface GenerateResult {
   /** "stop": an end token or a stop text; "length": maxTokens or the context's end. */
   readonly finishReason: "stop" | "length";
   readonly seed: number;
+  /** Of a chat, the messages that were left out for want of room: see `overflow`. */
+  readonly droppedTurns: number;
   readonly prompt: Speed;
   readonly decode: Speed;
 }
@@ -86,11 +88,17 @@ export interface Generator {
 
 /** Text as it comes: iterate it for the pieces, or await result() for the whole. It runs once. */
 export class Generation implements AsyncIterable<string> {
-  readonly #pieces: AsyncGenerator<string, GenerateResult>;
+  /** Tokens that are to be read before the first one can be made: known however it ends. */
+  readonly promptTokens: number;
+  /** As in the result. */
+  readonly droppedTurns: number;
+  readonly #pieces: AsyncGenerator<string, Omit<GenerateResult, "droppedTurns">>;
   #result: GenerateResult | undefined;
 
   /** of: what is continued, tokens that are read for this text alone, or a sequence that goes on after it. */
-  constructor(model: Generator, of: readonly number[] | Sequence, options: GenerateOptions) {
+  constructor(model: Generator, of: readonly number[] | Sequence, options: GenerateOptions, droppedTurns = 0) {
+    this.promptTokens = of instanceof Sequence ? of.pending : of.length;
+    this.droppedTurns = droppedTurns;
     this.#pieces = generate(model, of, options);
   }
 
@@ -99,7 +107,7 @@ export class Generation implements AsyncIterable<string> {
       for (;;) {
         const piece = await this.#pieces.next();
         if (piece.done) {
-          this.#result = piece.value ?? this.#result;
+          if (piece.value !== undefined) this.#result = { ...piece.value, droppedTurns: this.droppedTurns };
           return;
         }
         yield piece.value;
@@ -122,7 +130,7 @@ async function* generate(
   model: Generator,
   of: readonly number[] | Sequence,
   options: GenerateOptions,
-): AsyncGenerator<string, GenerateResult> {
+): AsyncGenerator<string, Omit<GenerateResult, "droppedTurns">> {
   const { engine } = model;
   const own = of instanceof Sequence ? undefined : of;
   const prompt = of instanceof Sequence ? of.tokens : of;

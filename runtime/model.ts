@@ -10,6 +10,7 @@ import type { Executor } from "./executor";
 import { type GenerateOptions, Generation, type Generator } from "./generation";
 import type { Host } from "./host";
 import type { Info } from "./info";
+import { type ChatOptions, checkOverflow, type FitOptions, type Fitted, fitTurns } from "./overflow";
 import type { Plan } from "./plan";
 import { Session } from "./session";
 
@@ -102,12 +103,22 @@ export class Model implements Generator, EngineModel {
   /** Continues a prompt: text, or token ids that are taken as they are. */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
     const tokens = typeof prompt === "string" ? this.prompt(prompt) : prompt;
-    return new Generation(this, options.readTwice === true ? this.#twice(tokens) : tokens, options);
+    return new Generation(this, this.#read(tokens, options), options);
   }
 
   /** Answers a chat's last turn, through the pack's chat template. */
-  chat(messages: readonly Message[], options: GenerateOptions = {}): Generation {
-    return this.generate(this.encode(renderChat(this.info, messages)), options);
+  chat(messages: readonly Message[], options: ChatOptions = {}): Generation {
+    if (checkOverflow(options.overflow) === "error")
+      return this.generate(this.encode(renderChat(this.info, messages)), options);
+    const { prompt, droppedTurns } = this.fit(messages, options);
+    return new Generation(this, prompt, options, droppedTurns);
+  }
+
+  /** What is left of a chat, and its tokens, once the oldest turns are left out that the context has no room for. */
+  fit(messages: readonly Message[], options: FitOptions = {}): Fitted {
+    const { prefix = "" } = options;
+    const read = (kept: readonly Message[]) => this.#read(this.encode(renderChat(this.info, kept) + prefix), options);
+    return fitTurns(messages, read, this.plan.context, options);
   }
 
   /** A conversation that stays; it begins with the model's begin token, if it has one. */
@@ -189,7 +200,9 @@ export class Model implements Generator, EngineModel {
     this.#running = undefined;
   }
 
-  #twice(tokens: readonly number[]): number[] {
+  /** A prompt as it is read: once, or twice. */
+  #read(tokens: readonly number[], { readTwice }: GenerateOptions): readonly number[] {
+    if (readTwice !== true) return tokens;
     if (!this.#hasState)
       throw new SnugError("usage", `${this.info.name} has no state, it sees its whole prompt: leave readTwice out`);
     const begins = this.#beginToken !== undefined && tokens[0] === this.#beginToken;

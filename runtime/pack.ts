@@ -40,6 +40,7 @@ import { SnugError } from "./errors";
 import { coreExecutor } from "./executor";
 import { type GpuExecutor, gpuExecutor, openDevice } from "./gpu";
 import type { Host, Source } from "./host";
+import { identityOf } from "./identity";
 import { type Info, parseInfo } from "./info";
 import { checked, type LoadOptions, loadPlan, readPlan, readSource } from "./load";
 import { Model, type Running } from "./model";
@@ -105,6 +106,8 @@ export class Pack {
   readonly units: number;
   /** Bytes of the file. */
   readonly size: number;
+  /** What tells it from every other pack, whatever it is called. */
+  readonly identity: string;
   readonly #core: Core;
   readonly #source: Source;
   readonly #host: Host;
@@ -118,6 +121,7 @@ export class Pack {
     this.#turbo = build.turbo;
     const { exports } = core;
     this.size = Number(core.view(exports.pack_prelude_ptr(), PRELUDE_BYTES).getBigUint64(PRELUDE_FILE_BYTES, true));
+    this.identity = identityOf(core);
     this.shape = readShape(core);
     this.units = exports.pack_count(HEADER_UNITS);
     const json = core.bytes(exports.pack_info_ptr(), exports.pack_count(HEADER_INFO));

@@ -23,8 +23,6 @@ export interface InputOptions {
   readonly responseConstraint?: unknown;
 }
 
-/** While there are turns to drop, this share of the context is kept free for the answer. */
-const ANSWER_SHARE = 0.25;
 const ROLES = ["system", "user", "assistant"];
 
 /** What was asked, with what the answer begins with. */
@@ -48,8 +46,7 @@ export class LanguageModelSession extends EventTarget {
   readonly #settings: GenerateOptions;
   readonly #signal: AbortSignal | undefined;
   readonly #destroyed = new AbortController();
-  /** Each is dropped as a whole: a prompt with its answer, or what was appended at once. */
-  #turns: (readonly Message[])[] = [];
+  #turns: readonly Message[] = [];
   #usage = 0;
   #last: Promise<unknown> = Promise.resolve();
 
@@ -143,8 +140,8 @@ export class LanguageModelSession extends EventTarget {
   async append(input: Input, options: InputOptions = {}): Promise<undefined> {
     const { messages } = checkPrompt(input, options);
     await this.#inTurn(options.signal, async () => {
-      const tokens = await this.#fit({ messages, prefix: "" }, 0);
-      this.#turns.push(messages);
+      const tokens = await this.#fit({ messages, prefix: "" }, { maxTokens: 0 });
+      this.#turns = [...this.#turns, ...messages];
       this.#usage = tokens.length;
     });
   }
@@ -167,7 +164,7 @@ export class LanguageModelSession extends EventTarget {
     this.#checkAlive();
     signal?.throwIfAborted();
     const copy = new LanguageModelSession(this.#model, this.#initial, this.#settings, signal ?? this.#signal);
-    copy.#turns = [...this.#turns];
+    copy.#turns = this.#turns;
     copy.#usage = this.#usage;
     return copy;
   }
@@ -213,7 +210,7 @@ export class LanguageModelSession extends EventTarget {
   }
 
   async #answer(asked: Asked, signal: AbortSignal, onPiece: (piece: string) => void): Promise<void> {
-    const tokens = await this.#fit(asked, Math.floor(this.contextWindow * ANSWER_SHARE));
+    const tokens = await this.#fit(asked, this.#settings);
     const generation = this.#model.generate(tokens, { ...this.#settings, signal });
     let text = asked.prefix;
     for await (const piece of generation) {
@@ -222,27 +219,28 @@ export class LanguageModelSession extends EventTarget {
     }
     const result = await generation.result();
     signal.throwIfAborted();
-    this.#turns.push([...asked.messages, { role: "assistant", content: text }]);
+    this.#turns = [...this.#turns, ...asked.messages, { role: "assistant", content: text }];
     this.#usage = tokens.length + result.tokens.length;
   }
 
   /** The tokens of all that is known and what is asked now, without the oldest turns if they leave too little room. */
-  async #fit({ messages, prefix }: Asked, reserved: number): Promise<readonly number[]> {
-    const quota = this.contextWindow;
-    let first = 0;
-    const all = () => [...this.#initial, ...this.#turns.slice(first).flat(), ...messages];
-    let tokens = await this.#tokens(all(), prefix);
-    while (tokens.length > quota - reserved && first < this.#turns.length) {
-      first++;
-      tokens = await this.#tokens(all(), prefix);
+  async #fit({ messages, prefix }: Asked, { maxTokens }: GenerateOptions): Promise<readonly number[]> {
+    const stays = { prefix, first: this.#initial.length, last: messages.length };
+    const options = maxTokens === undefined ? stays : { ...stays, maxTokens };
+    try {
+      const { prompt, droppedTurns } = await this.#model.fit([...this.#known(), ...messages], options);
+      if (droppedTurns > 0) this.#drop(droppedTurns);
+      return prompt;
+    } catch (error) {
+      // The model may be of another bundle, with a SnugError of its own.
+      if ((error as { code?: unknown }).code !== "context") throw error;
+      const { length } = await this.#tokens([...this.#initial, ...messages], prefix);
+      throw quotaExceeded(length, this.contextWindow);
     }
-    if (tokens.length > quota - Math.min(1, reserved)) throw quotaExceeded(tokens.length, quota);
-    if (first > 0) this.#drop(first);
-    return tokens;
   }
 
   #drop(count: number): void {
-    this.#turns.splice(0, count);
+    this.#turns = this.#turns.slice(count);
     for (const name of ["contextoverflow", "quotaoverflow"] as const) {
       const event = new Event(name);
       this[`on${name}`]?.(event);
@@ -251,7 +249,7 @@ export class LanguageModelSession extends EventTarget {
   }
 
   #known(): readonly Message[] {
-    return [...this.#initial, ...this.#turns.flat()];
+    return [...this.#initial, ...this.#turns];
   }
 
   async #count(messages: readonly Message[]): Promise<number> {

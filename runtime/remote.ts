@@ -5,13 +5,16 @@ import type { Build } from "./build";
 import type { Message } from "./chat";
 import type { DeviceChoice } from "./choose";
 import { type ErrorCode, SnugError } from "./errors";
-import type { GeneratedToken, GenerateOptions, GenerateResult } from "./generation";
+import type { GenerateOptions } from "./generation";
 import type { SpareMemory } from "./host";
 import type { Info } from "./info";
 import type { LoadOptions, LoadProgress } from "./load";
+import type { ChatOptions, FitOptions, Fitted } from "./overflow";
 import type { Shape } from "./pack";
 import type { Plan, PlanOptions } from "./plan";
 import { Caller, type Port } from "./port";
+import { RemoteGeneration } from "./remote-generation";
+import { RemoteSession } from "./remote-session";
 
 /** Of the pack that was opened first at the other end. */
 export const FIRST_HANDLE = 1;
@@ -23,15 +26,13 @@ export interface OpenedPack {
   readonly shape: Shape;
   readonly units: number;
   readonly size: number;
+  readonly identity: string;
   readonly build: Omit<Build, "module">;
   readonly spare: SpareMemory;
 }
 
 /** What the other end is told of LoadOptions: the rest stays here. */
 export type RemoteLoadOptions = Pick<LoadOptions, "device">;
-
-/** What the other end is told of GenerateOptions: whether it is to tell each token too, which is no string. */
-export type RemoteGenerateOptions = Omit<GenerateOptions, "signal" | "onToken"> & { readonly tellsTokens: boolean };
 
 /** What the other end answers to load(). */
 export interface LoadedModel {
@@ -65,6 +66,8 @@ export class RemotePack {
   readonly units: number;
   /** Bytes of the whole pack. */
   readonly size: number;
+  /** What tells it from every other pack, whatever it is called. */
+  readonly identity: string;
   /** The build of the core that runs, and why no faster one does. */
   readonly build: Omit<Build, "module">;
   /** Memory that a model may take if nobody says how much, and how that is known or why it is assumed. */
@@ -79,6 +82,7 @@ export class RemotePack {
     this.shape = opened.shape;
     this.units = opened.units;
     this.size = opened.size;
+    this.identity = opened.identity;
     this.build = opened.build;
     this.spare = opened.spare;
   }
@@ -140,8 +144,23 @@ export class RemoteModel {
   }
 
   /** Answers a chat's last turn, through the pack's chat template. */
-  chat(messages: readonly Message[], options: GenerateOptions = {}): RemoteGeneration {
+  chat(messages: readonly Message[], options: ChatOptions = {}): RemoteGeneration {
     return new RemoteGeneration(this.#caller, "chat", [this.#handle, messages], options);
+  }
+
+  /** What is left of a chat, and its tokens, once the oldest turns are left out that the context has no room for. */
+  fit(messages: readonly Message[], options: FitOptions = {}): Promise<Fitted> {
+    return this.#caller.call("fit", [this.#handle, messages, options]);
+  }
+
+  /** A conversation that stays; it begins with the model's begin token, if it has one. */
+  async session(): Promise<RemoteSession> {
+    return new RemoteSession(this.#caller, await this.#caller.call("session", [this.#handle]));
+  }
+
+  /** Takes up a session that was saved with the same pack and cut. */
+  async restore(saved: Uint8Array): Promise<RemoteSession> {
+    return new RemoteSession(this.#caller, await this.#caller.call("restore", [this.#handle, saved]));
   }
 
   /** The token ids of a prompt: the model's begin token, if it has one, then the text. */
@@ -161,74 +180,5 @@ export class RemoteModel {
   /** Frees the memory; every later call is refused. */
   dispose(): Promise<void> {
     return this.#caller.call("dispose", [this.#handle]);
-  }
-}
-
-/**
- * Text as it comes: iterate it for the pieces, or await result() for the whole. It runs once, from the first of these
- * calls on, and does not wait for a slow reader.
- */
-export class RemoteGeneration implements AsyncIterable<string> {
-  readonly #start: (onPiece: (piece: string) => void) => Promise<GenerateResult>;
-  readonly #stop = new AbortController();
-  readonly #pieces: string[] = [];
-  #running: Promise<GenerateResult> | undefined;
-  #wake: () => void = () => {};
-
-  constructor(caller: Caller, method: string, args: readonly unknown[], options: GenerateOptions) {
-    const { signal, onToken, ...rest } = options;
-    this.#start = (onPiece) => {
-      const onEvent = (event: unknown) => {
-        if (typeof event === "string") onPiece(event);
-        else onToken?.(event as GeneratedToken);
-      };
-      const stop = () => this.#stop.abort(signal?.reason);
-      if (signal?.aborted) stop();
-      signal?.addEventListener("abort", stop, { once: true });
-      return caller
-        .call<GenerateResult>(method, [...args, { ...rest, tellsTokens: onToken !== undefined }], {
-          signal: this.#stop.signal,
-          onEvent,
-        })
-        .finally(() => signal?.removeEventListener("abort", stop));
-    };
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<string, void> {
-    let ended = false;
-    const over = () => {
-      ended = true;
-      this.#wake();
-    };
-    const running = this.#run();
-    running.then(over, over);
-    try {
-      for (;;) {
-        const piece = this.#pieces.shift();
-        if (piece !== undefined) yield piece;
-        else if (ended) break;
-        else
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve;
-          });
-      }
-      await running;
-    } finally {
-      if (!ended) this.#stop.abort(); // who leaves the loop ends the generation
-    }
-  }
-
-  /** Runs to the end, if it has not yet, and says how it went. */
-  async result(): Promise<GenerateResult> {
-    return this.#run();
-  }
-
-  #run(): Promise<GenerateResult> {
-    this.#running ??= this.#start((piece) => {
-      this.#pieces.push(piece);
-      this.#wake();
-    });
-    this.#running.catch(() => {}); // whoever awaits it is told
-    return this.#running;
   }
 }

@@ -1,9 +1,8 @@
 // A conversation with a model that stays: it is continued, branched off, put away and taken up again.
 
-import { PRELUDE_BYTES, PRELUDE_HASH } from "../packs/format";
-import type { Core } from "./core";
 import { SnugError } from "./errors";
 import { type GenerateOptions, Generation, type Generator } from "./generation";
+import { identityOf } from "./identity";
 import type { Sequence } from "./sequence";
 
 /** What a session needs of its model. */
@@ -18,7 +17,7 @@ const FACTS_MOST = 64e6;
 
 /** What a saved session says of itself. */
 interface Facts {
-  /** The checksum of the pack's header, which has those of all else. */
+  /** The pack's identity. */
   readonly pack: string;
   readonly keptUnits: number;
   readonly activations: string;
@@ -117,7 +116,8 @@ export class Session {
 
 function readFacts(saved: Uint8Array): { facts: Facts; rest: Uint8Array } {
   const none = (cause?: unknown) => new SnugError("usage", "this is no session that was saved by snug", { cause });
-  if (saved.length < FRONT_BYTES || MAGIC.some((byte, i) => saved[i] !== byte)) throw none();
+  if (!(saved instanceof Uint8Array) || saved.length < FRONT_BYTES || MAGIC.some((byte, i) => saved[i] !== byte))
+    throw none();
   const length = new DataView(saved.buffer, saved.byteOffset).getUint32(MAGIC.length, true);
   if (length > Math.min(saved.length - FRONT_BYTES, FACTS_MOST)) throw none();
   let facts: Facts;
@@ -133,8 +133,4 @@ function readFacts(saved: Uint8Array): { facts: Facts; rest: Uint8Array } {
   if (!Array.isArray(tokens) || !tokens.every(isWhole) || !isWhole(seen)) throw none();
   if (seen > Math.max(0, tokens.length - 1)) throw none();
   return { facts, rest: saved.subarray(FRONT_BYTES + length) };
-}
-
-function identityOf(core: Core): string {
-  return core.view(core.exports.pack_prelude_ptr(), PRELUDE_BYTES).getBigUint64(PRELUDE_HASH, true).toString(16);
 }

@@ -192,7 +192,7 @@ test("/save and /load: the chat goes on where it was; another pack is a warning"
   const saved = JSON.parse(readFileSync(file, "utf8"));
   const one = first.stdout.replace(/\n$/, "");
   assert.equal(saved.pack.name, "Words\x1b[2J");
-  assert.equal(saved.pack.bytes, readFileSync(words).length);
+  assert.match(saved.pack.identity, /^[\da-f]{12,16}$/);
   assert.deepEqual(
     saved.messages.map(({ role }: { role: string }) => role),
     ["system", "user", "assistant"],
@@ -206,6 +206,12 @@ test("/save and /load: the chat goes on where it was; another pack is a warning"
   assert.equal(elsewhere.code, 0, elsewhere.stderr);
   assert.match(elsewhere.stderr, /^They were made with another pack, Words\?\[2J: /m);
   assert.equal(elsewhere.stdout, second.stdout);
+  // Files of version 1 say less of their pack.
+  const { name } = saved.pack;
+  const pack = { name, provenance: "", family: "llama", weights: "q4", units: 1, bytes: 1 };
+  writeFileSync(file, JSON.stringify({ ...saved, version: 1, pack }));
+  assert.equal((await chat([`/load ${file}`, "two"], words, ...SHORT)).stdout, second.stdout);
+  assert.match((await chat([`/load ${file}`], other, ...SHORT)).stderr, /^They were made with another pack, /m);
   assert.deepEqual(
     readdirSync(folder).filter((name) => name.endsWith(".partial")),
     [],
@@ -222,8 +228,8 @@ test("/save overwrites chats only", async () => {
 });
 
 test("/load refuses what is no chat, whatever it is", async () => {
-  const pack = { name: "x", provenance: "", family: "llama", weights: "q4", units: 1, bytes: 1 };
-  const good = { format: "snug chat", version: 1, pack, messages: [{ role: "user", content: "a" }] };
+  const pack = { name: "x", identity: "12ab" };
+  const good = { format: "snug chat", version: 2, pack, messages: [{ role: "user", content: "a" }] };
   const message = (role: unknown, content: unknown) => ({ role, content });
   const cases: [content: unknown, said: string][] = [
     ["not JSON {", "it is not JSON"],
@@ -233,12 +239,13 @@ test("/load refuses what is no chat, whatever it is", async () => {
     [null, "snug chat"],
     [[good], "snug chat"],
     [{ ...good, format: "another" }, "snug chat"],
-    [{ ...good, version: 2 }, "its version is 2"],
+    [{ ...good, version: 3 }, "its version is 3"],
     [{ ...good, version: "\x1b[2J" }, "its version is"],
     [{ ...good, pack: null }, "which pack"],
     [{ ...good, pack: { ...pack, name: 5 } }, `its pack's "name" is 5`],
-    [{ ...good, pack: { ...pack, units: -1 } }, `its pack's "units" is -1`],
-    [{ ...good, pack: { ...pack, bytes: 1e300 } }, `its pack's "bytes"`],
+    [{ ...good, pack: { ...pack, identity: -1 } }, `its pack's "identity" is -1`],
+    [{ ...good, pack: { name: "x" } }, `its pack's "identity" is nothing`],
+    [{ ...good, version: 1, pack: { identity: "12ab" } }, `its pack's "name" is nothing`],
     [{ ...good, messages: {} }, "no list of messages"],
     [{ ...good, messages: [message("assistant", "a")] }, 'message 0 should be of "user"'],
     [{ ...good, messages: [message("tool", "a")] }, 'of "tool"'],

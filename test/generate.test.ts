@@ -349,6 +349,19 @@ test("a generation that is stopped ends as stopped, and the next is as it would 
   }
 });
 
+test("the prompt's length is known however a generation ends", async () => {
+  const one = model.generate("Once", { ...GREEDY, maxTokens: 3 });
+  assert.equal(one.promptTokens, model.prompt("Once").length);
+  assert.equal((await one.result()).prompt.tokens, one.promptTokens);
+  const stopped = model.generate([1, 2, 3], { signal: AbortSignal.abort() });
+  await assert.rejects(stopped.result(), says("aborted"));
+  assert.equal(stopped.promptTokens, 3);
+  const { context } = model.plan;
+  const long = model.generate(Array.from({ length: context + 1 }, () => 1));
+  await assert.rejects(long.result(), says("context"));
+  assert.equal(long.promptTokens, context + 1);
+});
+
 test("prompts that cannot be are refused, and odd ones taken", async () => {
   const small = await pack.load(pack.plan({ context: 40 }));
   const { vocabulary } = small;

@@ -160,7 +160,7 @@ test("an overflow drops the oldest turns, keeps the initial prompts, and is told
   );
   const kept = [SYSTEM, said("user", long(60)), said("assistant", second), said("user", long(80))];
   const alone = [SYSTEM, said("user", long(80))];
-  const fits = tokensOf(...kept) <= CONTEXT * 0.75;
+  const fits = tokensOf(...kept) <= CONTEXT - (GREEDY.maxTokens as number);
   assert.equal(third, await answerTo(...(fits ? kept : alone)));
   assert.ok(session.contextUsage <= CONTEXT);
 

@@ -5,6 +5,7 @@ import type { ServedModel } from "../cli/server/generations";
 import type { Message } from "../runtime/chat";
 import { SnugError } from "../runtime/errors";
 import type { GenerateOptions } from "../runtime/generation";
+import { type FitOptions, type Fitted, fitTurns } from "../runtime/overflow";
 import { TextStream } from "../runtime/stream";
 
 const END = 256;
@@ -56,7 +57,11 @@ export class ScriptedModel implements ServedModel {
 
   chat(messages: readonly Message[], options: GenerateOptions) {
     this.chats.push(messages);
-    return this.generate(this.prompt(messages.map(({ role, content }) => `${role}: ${content}\n`).join("")), options);
+    return this.generate(this.prompt(textOf(messages)), options);
+  }
+
+  fit(messages: readonly Message[], options: FitOptions): Fitted {
+    return fitTurns(messages, (kept) => this.prompt(textOf(kept)), this.plan.context, options);
   }
 
   generate(prompt: readonly number[], options: GenerateOptions) {
@@ -64,6 +69,7 @@ export class ScriptedModel implements ServedModel {
     const pieces = this.#pieces(prompt, options);
     let ended: Ended | undefined;
     return {
+      promptTokens: prompt.length,
       async *[Symbol.asyncIterator]() {
         for (let piece = await pieces.next(); ; piece = await pieces.next()) {
           if (piece.done) {
@@ -113,14 +119,17 @@ export class ScriptedModel implements ServedModel {
     } finally {
       this.running--;
     }
-    return { tokens, finishReason, prompt: { tokens: prompt.length, seconds: 1, tokensPerSecond: 1 } };
+    return { tokens, finishReason };
   }
+}
+
+function textOf(messages: readonly Message[]): string {
+  return messages.map(({ role, content }) => `${role}: ${content}\n`).join("");
 }
 
 interface Ended {
   readonly tokens: readonly number[];
   readonly finishReason: "stop" | "length";
-  readonly prompt: { tokens: number; seconds: number; tokensPerSecond: number };
 }
 
 /** Waits for something, but no longer than until the signal. */

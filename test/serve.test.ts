@@ -305,6 +305,62 @@ test("chat: several answers, each begun once in a stream", async () => {
   assert.equal(new Set(whole.choices.map(({ message }: { message: { content: string } }) => message.content)).size, 3);
 });
 
+test("truncation: the oldest turns are left out where they are too many, and how many is said", async () => {
+  // Of scripted models each letter is a token: 15, 15, 10 and 8 here.
+  const turns = ["system: 678901", "user: 67890123", "user: 678", "user: 6"];
+  const messages = turns.map((turn) => ({ role: turn.split(":")[0], content: turn.split(": ")[1] }));
+  const asks = (body: object) => ({ path: "/v1/chat/completions", body: { messages, max_tokens: 4, ...body } });
+  for (const [context, dropped, read] of [
+    [52, "0", 48],
+    [51, "1", 33],
+    [37, "1", 33],
+    [36, "2", 23],
+    [24, "2", 23],
+  ] as const) {
+    const { port } = await serve(new ScriptedModel({ context }));
+    for (const stream of [false, true]) {
+      const options = stream ? { stream, stream_options: { include_usage: true } } : {};
+      const reply = await ask(port, asks({ truncation: "auto", n: 2, ...options }));
+      assert.equal(reply.status, 200, reply.text);
+      assert.equal(reply.headers["x-snug-dropped-turns"], dropped);
+      const { usage } = stream ? eventsOf(reply.text).at(-1) : JSON.parse(reply.text);
+      assert.deepEqual(usage, { prompt_tokens: read, completion_tokens: 8, total_tokens: read + 8 });
+    }
+    for (const disabled of [{}, { truncation: "disabled" }, { truncation: null }]) {
+      const reply = await ask(port, asks(disabled));
+      assert.equal(reply.headers["x-snug-dropped-turns"], undefined);
+      assert.equal(reply.status, context < 48 ? 400 : 200);
+      if (reply.status === 400) assert.equal(errorOf(reply).code, "context_length_exceeded");
+    }
+  }
+  const { port } = await serve(new ScriptedModel({ context: 23 }));
+  const reply = await ask(port, asks({ truncation: "auto" }));
+  assert.equal(reply.status, 400);
+  const { code, message: words } = errorOf(reply);
+  assert.equal(code, "context_length_exceeded");
+  assert.match(words, /without older turns the prompt is 23 tokens long, the context has room for 23/);
+});
+
+test("truncation on the demo pack: the answer is that to the turns that are left", async () => {
+  const turn = (i: number) => [
+    { role: "user", content: `${i}: ${"word ".repeat(20)}` },
+    { role: "assistant", content: "And so it was. ".repeat(3) },
+  ];
+  const system = { role: "system", content: "Tell stories." };
+  const turns = Array.from({ length: 9 }, (_, i) => turn(i)).flat();
+  const asked = { role: "user", content: "What then?" };
+  const options = { max_tokens: 10, temperature: 0, repeat_penalty: 1 };
+  const body = { ...options, messages: [system, ...turns, asked], truncation: "auto" };
+  const { headers, text } = await ask(demo.port, { path: "/v1/chat/completions", body });
+  const dropped = Number(headers["x-snug-dropped-turns"]);
+  assert.ok(dropped > 0 && dropped < turns.length && dropped % 2 === 0, `${dropped} turns`);
+  const kept = { ...options, messages: [system, ...turns.slice(dropped), asked] };
+  const direct = await post(demo.port, "/v1/chat/completions", kept);
+  assert.deepEqual(JSON.parse(text).choices, direct.choices);
+  assert.deepEqual(JSON.parse(text).usage, direct.usage);
+  assert.ok(direct.usage.prompt_tokens + 10 <= 256);
+});
+
 test("a pack without a chat template answers no chat, and says what to do", async () => {
   const { port } = await serve(new ScriptedModel({ chatTemplate: null }));
   const reply = await ask(port, {
@@ -435,6 +491,7 @@ const WRONG: [path: string, body: object, ...said: string[]][] = [
   ["completions", { prompt: "a", presence_penalty: -1 }, "presence_penalty is not supported"],
   ["completions", { prompt: "a", logit_bias: { 5: 1 } }, "logit_bias is not supported"],
   ["completions", { prompt: "a", model: 5 }, "model must be a text"],
+  ["completions", { prompt: "a", truncation: "auto" }, 'truncation must be one of "disabled"'],
   ["chat/completions", {}, "messages must be a list", "missing"],
   ["chat/completions", { messages: [] }, "messages must be a list"],
   ["chat/completions", { messages: "hi" }, "messages must be a list"],
@@ -452,6 +509,9 @@ const WRONG: [path: string, body: object, ...said: string[]][] = [
   ["chat/completions", message("a ".repeat(3000)), "room for 256"],
   ["chat/completions", { ...message("a"), max_tokens: 0 }, "max_tokens must be"],
   ["chat/completions", { ...message("a"), logprobs: 3 }, "logprobs must be true or false"],
+  ["chat/completions", { ...message("a"), truncation: "drop" }, 'truncation must be one of "auto", "disabled"'],
+  ["chat/completions", { ...message("a"), truncation: true }, "truncation must be one of", "not true"],
+  ["chat/completions", { ...message("a ".repeat(3000)), truncation: "auto" }, "room for 256", "the last turn"],
   ["chat/completions", { ...message("a"), top_logprobs: 3 }, "top_logprobs wants logprobs"],
   ["chat/completions", { ...message("a"), logprobs: true, top_logprobs: 21 }, "top_logprobs must be"],
   ["chat/completions", { ...message("a"), tools: [{ type: "function" }] }, "tools is not supported"],
@@ -770,6 +830,9 @@ test("time is up: what there is of an answer, or a refusal where there is nothin
   assert.equal(eventsOf(text).at(-1).choices[0].finish_reason, "length");
   const chat = await post(endless.port, "/v1/chat/completions", message("a"));
   assert.equal(chat.choices[0].finish_reason, "length");
+  const { prompt_tokens, completion_tokens, total_tokens } = chat.usage;
+  assert.deepEqual([prompt_tokens, total_tokens], ["user: a\n".length, prompt_tokens + completion_tokens]);
+  assert.ok(completion_tokens > 0);
 
   const stuck = await serve(new ScriptedModel({ before: () => new Promise(() => {}) }), { timeoutSeconds: 0.1 });
   for (const stream of [false, true]) {
@@ -931,6 +994,7 @@ const FIELDS = [
   ...["prompt", "messages", "n", "stop", "seed", "temperature", "top_p", "top_k", "min_p", "logprobs", "top_logprobs"],
   ...["stream", "stream_options", "echo", "best_of", "user", "model", "priority", "tools", "logit_bias", "max_tokens"],
   ...["response_format", "frequency_penalty", "repeat_penalty", "max_completion_tokens", "__proto__", "toString", "x"],
+  ...["truncation"],
 ];
 
 function randomQuestion(draw: Random): Question {

@@ -13,38 +13,25 @@ export interface AnswerOptions {
   readonly signal: AbortSignal;
 }
 
-/** What a chat template puts around a turn, roughly. */
-const TEMPLATE_TOKENS = 8;
-/** Where turns are dropped, this share of the context is for the answer, unless it may not be as long. */
-const ANSWER_SHARE = 0.25;
-
 /** Answers the last question. What came of an answer that was stopped or failed is kept. */
 export async function answer(model: Model, conversation: Conversation, options: AnswerOptions): Promise<void> {
   const drops = options.overflow === "drop";
-  if (drops) makeRoom(model, conversation, options.sampling.maxTokens);
-  for (;;) {
-    try {
-      const generation = model.chat(conversation.messages, { ...options.sampling, signal: options.signal });
-      return await stream(generation, model, conversation, options);
-    } catch (error) {
-      if (!(error instanceof SnugError) || error.code !== "context") throw error;
-      if (!drops) throw tooLong(error, "/clear begins anew, --overflow drop leaves the oldest turns out");
-      if (!conversation.dropOldest()) throw tooLong(error, "the last turn alone is too long");
-      sayDropped(2);
-    }
+  try {
+    if (drops) makeRoom(model, conversation, options.sampling);
+    const generation = model.chat(conversation.messages, { ...options.sampling, signal: options.signal });
+    await stream(generation, model, conversation, options);
+  } catch (error) {
+    if (!(error instanceof SnugError) || error.code !== "context") throw error;
+    const hint = "/clear begins anew, --overflow drop leaves the oldest turns out";
+    throw tooLong(error, drops ? "the last turn alone is too long" : hint);
   }
 }
 
-/** Drops turns until the rest is likely to leave room for an answer. What a prompt takes is known for sure only later. */
-function makeRoom(model: Model, conversation: Conversation, maxTokens = Number.POSITIVE_INFINITY): void {
-  const { context } = model.plan;
-  const room = context - Math.min(maxTokens, Math.floor(context * ANSWER_SHARE));
-  const tokens = () =>
-    conversation.messages.reduce((sum, { content }) => sum + model.encode(content).length + TEMPLATE_TOKENS, 0);
-  const before = conversation.turns.length;
-  while (tokens() > room && conversation.dropOldest());
-  const dropped = before - conversation.turns.length;
-  if (dropped > 0) sayDropped(dropped);
+/** Drops the oldest turns where the rest would leave no room for an answer. */
+function makeRoom(model: Model, conversation: Conversation, sampling: GenerateOptions): void {
+  const { droppedTurns } = model.fit(conversation.messages, sampling);
+  conversation.dropOldest(droppedTurns);
+  if (droppedTurns > 0) sayDropped(droppedTurns);
 }
 
 function sayDropped(turns: number): void {

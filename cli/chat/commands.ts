@@ -6,7 +6,7 @@ import { nearest, usage } from "../options";
 import { lookOf, plain, say } from "../output";
 import { drawLayers, drawParts } from "../picture";
 import type { Conversation } from "./conversation";
-import { identityOf, isSame, readChat, saveChat } from "./saved";
+import { isOf, readChat, saveChat } from "./saved";
 
 const NAME_COLUMNS = 16;
 
@@ -83,7 +83,8 @@ function clear({ conversation }: Chat): undefined {
 }
 
 async function save({ pack, conversation: { messages } }: Chat, path: string): Promise<undefined> {
-  await saveChat(path, { pack: identityOf(pack), messages });
+  const { identity, info } = pack;
+  await saveChat(path, { pack: { name: info.name, identity }, messages });
   say(`Saved ${messages.length} messages to ${path}.`);
 }
 
@@ -91,7 +92,7 @@ async function load({ pack, conversation }: Chat, path: string): Promise<undefin
   const saved = await readChat(path);
   conversation.restore(saved.messages);
   say(`Loaded ${saved.messages.length} messages from ${path}.`);
-  if (isSame(saved.pack, identityOf(pack))) return;
+  if (isOf(saved.pack, pack)) return;
   const { name } = saved.pack;
   const other = name === pack.info.name ? `another pack of the name ${plain(name)}` : `another pack, ${plain(name)}`;
   say(`They were made with ${other}: answers may go on in another way.`);

@@ -36,11 +36,9 @@ export class Conversation {
     return this.#turns.length > 0;
   }
 
-  /** Drops the oldest question and its answer; false if only the last question is left. */
-  dropOldest(): boolean {
-    if (this.#turns.length <= 2) return false;
-    this.#turns.splice(0, 2);
-    return true;
+  /** Drops so many of the oldest turns. */
+  dropOldest(count: number): void {
+    this.#turns.splice(0, count);
   }
 
   clear(): void {

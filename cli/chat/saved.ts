@@ -8,31 +8,24 @@ import { checkOutput, fileReason } from "../files";
 import { plain } from "../output";
 
 const FORMAT = "snug chat";
-const VERSION = 1;
+const VERSION = 2;
 const BYTES_MOST = 16 * 2 ** 20;
 
-/** What tells a pack from others, as far as its header says it. */
-export interface PackIdentity {
+/** The pack that a chat was made with. */
+export interface ChatPack {
   readonly name: string;
-  readonly provenance: string;
-  readonly family: string;
-  readonly weights: string;
-  readonly units: number;
-  readonly bytes: number;
+  /** As in Pack; null: the file is of version 1, which had only the name and sizes. */
+  readonly identity: string | null;
 }
 
 export interface SavedChat {
-  readonly pack: PackIdentity;
+  readonly pack: ChatPack;
   readonly messages: readonly Message[];
 }
 
-export function identityOf({ info, shape, units, size }: Pack): PackIdentity {
-  const { name, provenance } = info;
-  return { name, provenance, family: shape.family, weights: shape.weights, units, bytes: size };
-}
-
-export function isSame(a: PackIdentity, b: PackIdentity): boolean {
-  return (Object.keys(a) as (keyof PackIdentity)[]).every((key) => a[key] === b[key]);
+/** Was it this pack, as far as is known? */
+export function isOf(saved: ChatPack, { identity, info }: Pick<Pack, "identity" | "info">): boolean {
+  return saved.identity === null ? saved.name === info.name : saved.identity === identity;
 }
 
 /** Writes a chat. A file that is there already has to be a chat, too: nothing else is overwritten. */
@@ -67,9 +60,10 @@ export async function readChat(path: string): Promise<SavedChat> {
   }
   if (!isRecord(found) || found.format !== FORMAT)
     throw refuse(`it has no "format": "${FORMAT}"; /save makes such files`);
-  if (found.version !== VERSION)
-    throw refuse(`its version is ${shown(found.version)}, and this snug reads version ${VERSION}`);
-  return { pack: checkIdentity(found.pack, refuse), messages: checkMessages(found.messages, refuse) };
+  const { version } = found;
+  if (version !== 1 && version !== VERSION)
+    throw refuse(`its version is ${shown(version)}, and this snug reads version ${VERSION}`);
+  return { pack: checkPack(found.pack, version, refuse), messages: checkMessages(found.messages, refuse) };
 }
 
 async function readText(path: string, refuse: (reason: string, cause?: unknown) => SnugError): Promise<string> {
@@ -92,27 +86,14 @@ async function readText(path: string, refuse: (reason: string, cause?: unknown) 
   }
 }
 
-function checkIdentity(pack: unknown, refuse: (reason: string) => SnugError): PackIdentity {
+function checkPack(pack: unknown, version: number, refuse: (reason: string) => SnugError): ChatPack {
   if (!isRecord(pack)) throw refuse("it does not say which pack it was made with");
-  const text = (key: keyof PackIdentity) => {
+  const text = (key: keyof ChatPack) => {
     const value = pack[key];
     if (typeof value !== "string") throw refuse(`its pack's "${key}" is ${shown(value)}, not a text`);
     return value;
   };
-  const count = (key: keyof PackIdentity) => {
-    const value = pack[key];
-    if (!Number.isSafeInteger(value) || (value as number) < 0)
-      throw refuse(`its pack's "${key}" is ${shown(value)}, not a whole number`);
-    return value as number;
-  };
-  return {
-    name: text("name"),
-    provenance: text("provenance"),
-    family: text("family"),
-    weights: text("weights"),
-    units: count("units"),
-    bytes: count("bytes"),
-  };
+  return { name: text("name"), identity: version === 1 ? null : text("identity") };
 }
 
 /** A system turn or none, then user and assistant in turn. */

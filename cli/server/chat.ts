@@ -11,6 +11,8 @@ import { optionsOf, readCount, readSampling, readStreaming, refuseUnsupported } 
 
 const TOKENS_MOST = 1e9;
 const TOP_LOGPROBS_MOST = 20;
+/** As in OpenAI's Responses API: "auto" leaves the oldest turns out where the context has no room for them. */
+const TRUNCATIONS = ["auto", "disabled"] as const;
 /** The roles that requests may name, and what chat templates call them. */
 const ROLES = { system: "system", developer: "system", user: "user", assistant: "assistant" } as const;
 const ROLE_NAMES = Object.keys(ROLES) as (keyof typeof ROLES)[];
@@ -40,16 +42,19 @@ export function readChat(fields: Fields, model: ServedModel): Asked {
     }),
   };
   const messages = readMessages(fields);
+  const fitted = fields.choice("truncation", TRUNCATIONS) === "auto" ? model.fit(messages, sampling) : undefined;
   const wanted = Array.from(
     { length: count },
     (_, index): Wanted => ({
       index,
       prompt: 0,
       options: optionsOf(sampling, index),
-      start: (options) => model.chat(messages, options),
+      start: (options) =>
+        fitted === undefined ? model.chat(messages, options) : model.generate(fitted.prompt, options),
     }),
   );
-  return { wanted, streaming, logprobs, format: chatFormat(model, logprobs) };
+  const droppedTurns = fitted?.droppedTurns;
+  return { wanted, streaming, logprobs, format: chatFormat(model, logprobs), ...given({ droppedTurns }) };
 }
 
 function chatFormat(model: ServedModel, logprobs: boolean): Format {

@@ -30,6 +30,7 @@ export function readCompletion(fields: Fields, model: ServedModel): Asked {
     maxTokens: fields.whole("max_tokens", 0, TOKENS_MOST) ?? TOKENS_DEFAULT,
     ...given({ logprobs }),
   };
+  fields.choice("truncation", ["disabled"]); // a text has no turns to leave out
   const prompts = readPrompts(fields, model);
   const wanted = prompts.flatMap((tokens, prompt) =>
     Array.from(
@@ -37,7 +38,6 @@ export function readCompletion(fields: Fields, model: ServedModel): Asked {
       (_, answer): Wanted => ({
         index: prompt * count + answer,
         prompt,
-        promptTokens: tokens.length,
         options: optionsOf(sampling, answer),
         start: (options) => model.generate(tokens, options),
       }),

@@ -2,7 +2,15 @@
 // other end leaves, time is up, one of them fails.
 
 import { setImmediate } from "node:timers/promises";
-import type { GeneratedToken, GenerateOptions, GenerateResult, Message, Plan } from "../../runtime/index";
+import type {
+  FitOptions,
+  Fitted,
+  GeneratedToken,
+  GenerateOptions,
+  GenerateResult,
+  Message,
+  Plan,
+} from "../../runtime/index";
 import type { Metrics } from "./metrics";
 import { busy, unavailable, wrong } from "./refusal";
 
@@ -16,12 +24,14 @@ export interface ServedModel {
   prompt(text: string): number[];
   decode(tokens: readonly number[]): string;
   tokenBytes(token: number): Uint8Array;
+  fit(messages: readonly Message[], options: FitOptions): Fitted;
   generate(prompt: readonly number[], options: GenerateOptions): ServedGeneration;
   chat(messages: readonly Message[], options: GenerateOptions): ServedGeneration;
 }
 
 export interface ServedGeneration extends AsyncIterable<string> {
-  result(): Promise<Pick<GenerateResult, "tokens" | "finishReason" | "prompt">>;
+  readonly promptTokens: number;
+  result(): Promise<Pick<GenerateResult, "tokens" | "finishReason">>;
 }
 
 /** Why a request's generations were ended. */
@@ -32,8 +42,6 @@ export interface Wanted {
   readonly index: number;
   /** Which of the request's prompts it answers. */
   readonly prompt: number;
-  /** How long that prompt is, where it is known beforehand. */
-  readonly promptTokens?: number;
   readonly options: GenerateOptions;
   start(options: GenerateOptions): ServedGeneration;
 }
@@ -42,8 +50,7 @@ export interface Ending {
   readonly index: number;
   readonly prompt: number;
   readonly finishReason: "stop" | "length";
-  /** null: it was ended before anybody knew. */
-  readonly promptTokens: number | null;
+  readonly promptTokens: number;
   readonly madeTokens: number;
 }
 
@@ -110,7 +117,7 @@ export class Generations {
 
   /** counted: the tokens of all the request's answers. */
   async #makeOne(
-    { index, prompt, promptTokens, options, start }: Wanted,
+    { index, prompt, options, start }: Wanted,
     signal: AbortSignal,
     taker: Taker,
     counted: { tokens: number },
@@ -130,29 +137,27 @@ export class Generations {
         taker.token?.(index, token);
       },
     });
+    const { promptTokens } = generation;
     let ending: Ending;
     try {
       for await (const text of generation) await taker.piece(index, text);
-      const { tokens, finishReason, prompt: read } = await generation.result();
-      ending = { index, prompt, finishReason, promptTokens: read.tokens, madeTokens: tokens.length };
+      const { tokens, finishReason } = await generation.result();
+      ending = { index, prompt, finishReason, promptTokens, madeTokens: tokens.length };
     } catch (error) {
       if (signal.reason !== ("late" satisfies StopReason)) throw error;
       if (counted.tokens === 0) throw unavailable("no token was made in the time that a request may take", "timeout");
-      ending = { index, prompt, finishReason: "length", promptTokens: promptTokens ?? null, madeTokens: made };
+      ending = { index, prompt, finishReason: "length", promptTokens, madeTokens: made };
     }
-    if (ending.promptTokens !== null) this.#metrics.prompt(ending.promptTokens);
+    this.#metrics.prompt(promptTokens);
     await taker.end(ending);
     return ending;
   }
 }
 
-/** OpenAI's count of tokens: each prompt once, all its answers. undefined: a prompt's length is not known. */
+/** OpenAI's count of tokens: each prompt once, all its answers. */
 export function usageOf(endings: readonly Ending[]) {
-  const prompts = new Map<number, number | null>();
-  for (const { prompt, promptTokens } of endings) prompts.set(prompt, promptTokens ?? prompts.get(prompt) ?? null);
-  const lengths = [...prompts.values()];
-  if (lengths.includes(null)) return undefined;
-  const prompt_tokens = lengths.reduce<number>((sum, length) => sum + (length as number), 0);
+  const prompts = new Map(endings.map(({ prompt, promptTokens }) => [prompt, promptTokens]));
+  const prompt_tokens = [...prompts.values()].reduce((sum, length) => sum + length, 0);
   const completion_tokens = endings.reduce((sum, { madeTokens }) => sum + madeTokens, 0);
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
 }

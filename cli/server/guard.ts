@@ -7,6 +7,8 @@ import { Refusal } from "./refusal";
 
 const LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"];
 const PREFLIGHT_SECONDS = "600";
+/** How many turns of a chat were left out for want of room, where a request asked for that. */
+export const DROPPED_TURNS_HEADER = "X-Snug-Dropped-Turns";
 
 export interface GuardOptions {
   /** Names and addresses that requests may be sent to, without a port; null: any, which only a key makes safe. */
@@ -62,7 +64,7 @@ export class Guard {
     return {
       Vary: "Origin",
       "Access-Control-Allow-Origin": origin,
-      "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
+      "Access-Control-Expose-Headers": `Retry-After, X-Request-Id, ${DROPPED_TURNS_HEADER}`,
     };
   }
 

@@ -33,6 +33,8 @@ export interface Asked {
   readonly streaming: Streaming;
   readonly logprobs: boolean;
   readonly format: Format;
+  /** How many turns were left out of the prompt; absent: nobody asked for that. */
+  readonly droppedTurns?: number;
 }
 
 export interface Reply {
@@ -67,7 +69,7 @@ export async function replyWhole(reply: Reply): Promise<{ body: object; endings:
   const { format } = asked;
   const choices = answers.map((answer) => format.whole(answer));
   const usage = usageOf(endings);
-  return { body: { ...headOf(reply, format.object), choices, ...(usage && { usage }) }, endings };
+  return { body: { ...headOf(reply, format.object), choices, usage }, endings };
 }
 
 /** Gives the answers as they are made. What goes wrong before the first event is thrown, with no headers sent. */
@@ -98,8 +100,7 @@ export async function replyStream(reply: Reply, events: Events): Promise<readonl
       },
     }),
   );
-  const usage = usageOf(endings);
-  if (streaming.includeUsage && usage !== undefined) await events.send({ ...head, choices: [], usage });
+  if (streaming.includeUsage) await events.send({ ...head, choices: [], usage: usageOf(endings) });
   await events.done();
   return endings;
 }

@@ -17,7 +17,7 @@ import { readCompletion } from "./completions";
 import { Events } from "./events";
 import { Fields } from "./fields";
 import { type Ending, Generations, type ServedModel, type StopReason, usageOf } from "./generations";
-import { Guard, type GuardOptions } from "./guard";
+import { DROPPED_TURNS_HEADER, Guard, type GuardOptions } from "./guard";
 import { Metrics } from "./metrics";
 import { Refusal, refusalOf, unavailable } from "./refusal";
 import { type Asked, type Reply, replyStream, replyWhole } from "./reply";
@@ -182,7 +182,7 @@ export class Server {
       this.#answering.delete(socket);
       const status = isTaken ? response.statusCode : STATUS_LEFT;
       this.#metrics.request(route ?? "other", status);
-      const usage = exchange.endings.length > 0 ? (usageOf(exchange.endings) ?? null) : null;
+      const usage = exchange.endings.length > 0 ? usageOf(exchange.endings) : null;
       this.#options.onEnd?.({ method, path, status, milliseconds: performance.now() - started, usage });
       if (this.#ending) this.#cutUnused();
     });
@@ -285,6 +285,7 @@ export class Server {
     const fields = new Fields(await readJson(request, this.#options.bodyBytes));
     this.#checkName(fields.text("model") ?? this.#options.name);
     const asked = read(fields, this.#model);
+    if (asked.droppedTurns !== undefined) response.setHeader(DROPPED_TURNS_HEADER, asked.droppedTurns);
     const { name } = this.#options;
     const reply: Reply = { asked, name, model: this.#model, generations: this.#generations, stop };
     if (asked.streaming.stream) {

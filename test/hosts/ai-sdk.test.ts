@@ -45,6 +45,7 @@ test("a reader that cancels ends the generation, and the model is free", async (
     plan,
     encode: (text) => model.encode(text),
     generate: (prompt, options) => model.generate(prompt, options),
+    fit: (messages, options) => model.fit(messages, options),
     chat(messages, options) {
       signal = options?.signal;
       return model.chat(messages, options);

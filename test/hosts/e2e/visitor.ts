@@ -107,6 +107,33 @@ const steps = {
     };
   },
 
+  /** Says 8 tokens in a session and keeps it under a name; what it, and a branch of it, say next. */
+  async converse(source: string, options: Snug.PlanOptions, name: string) {
+    pack = await snug.open(source);
+    const model = await pack.load(await pack.plan(options));
+    const session = await model.session();
+    await session.append("Once upon a time");
+    await more(session);
+    await snug.keepSession(name, await session.save());
+    const branch = await more(await session.fork());
+    const next = await more(session);
+    await pack.close();
+    return { branch, next };
+  },
+
+  /** Goes on with a session that is kept. */
+  async takeUp(source: string, options: Snug.PlanOptions, name: string) {
+    pack = await snug.open(source);
+    try {
+      const model = await pack.load(await pack.plan(options));
+      return await more(await model.restore(await snug.readSession(name)));
+    } finally {
+      await pack.close();
+    }
+  },
+
+  storedSessions: () => snug.storedSessions(),
+  forgetSession: (name: string) => snug.forgetSession(name),
   close: () => pack.close(),
   plan: (options: Snug.PlanOptions) => pack.plan(options),
   stored: () => snug.stored(),
@@ -128,6 +155,10 @@ const steps = {
 };
 
 export type Steps = typeof steps;
+
+async function more(session: Snug.RemoteSession): Promise<readonly number[]> {
+  return (await session.generate({ temperature: 0, repeatPenalty: 1, maxTokens: 8 }).result()).tokens;
+}
 
 /** What the worker's probe has noted. */
 function probed(): Promise<Probed> {
