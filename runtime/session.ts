@@ -21,6 +21,8 @@ interface Facts {
   readonly pack: string;
   readonly keptUnits: number;
   readonly activations: string;
+  /** Of what follows: a cache of other numbers is read anew. */
+  readonly kv: string;
   readonly tokens: readonly number[];
   /** How many of them what follows is of; 0: nothing follows. */
   readonly seen: number;
@@ -75,6 +77,7 @@ export class Session {
       pack: identityOf(core),
       keptUnits: plan.keptUnits,
       activations: plan.options.activations ?? "int8",
+      kv: plan.kv,
       tokens: this.tokens,
       seen: kept?.seen ?? 0,
     };
@@ -104,7 +107,7 @@ export class Session {
       );
     const session = new Session(model);
     session.append(facts.tokens);
-    if (facts.seen > 0) await model.engine.restore(session.#sequence, facts.seen, rest);
+    if (facts.seen > 0 && facts.kv === plan.kv) await model.engine.restore(session.#sequence, facts.seen, rest);
     return session;
   }
 
