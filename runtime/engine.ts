@@ -75,6 +75,21 @@ export class Engine {
     return this.#residence?.of.heldBlocks ?? 0;
   }
 
+  /** Sequences that have a slot. */
+  get heldSlots(): number {
+    return this.#residence?.of.holders.length ?? 0;
+  }
+
+  /** How often a sequence had to make room for another one, and is read again when its turn comes. */
+  get sentAway(): number {
+    return this.#residence?.of.sentAway ?? 0;
+  }
+
+  /** Throws where more, or less, is held than the sequences that have a slot hold. */
+  check(): void {
+    this.#residence?.of.check();
+  }
+
   begin(): Sequence {
     return new Sequence(++this.#sequences);
   }

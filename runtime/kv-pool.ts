@@ -95,6 +95,33 @@ export class KvPool {
     }
   }
 
+  /** Throws where the books are wrong. chains: the blocks of each of those that hold any. */
+  check(chains: readonly (readonly number[])[]): void {
+    const count = (blocks: readonly number[]) => {
+      const counts = new Uint32Array(this.#holders.length);
+      for (const block of blocks) counts[block] = this.#of(counts, block) + 1;
+      return counts;
+    };
+    const holders = count(chains.flat());
+    const empty = count(this.#empty);
+    const before = [...this.#named.values()].map((block) => this.#of(this.#before, block));
+    const followers = count(before.filter((block) => block !== NOTHING_BEFORE));
+    for (const [block, name] of this.#names.entries()) {
+      const isHeld = this.#of(holders, block) > 0;
+      const isNamed = name !== undefined;
+      const wrong = Object.entries({
+        holders: this.#holders[block] !== holders[block],
+        followers: this.#followers[block] !== followers[block],
+        empty: empty[block] !== (isHeld || isNamed ? 0 : 1),
+        idle: this.#idle.has(block) !== (isNamed && !isHeld),
+        name: isNamed && this.#named.get(name) !== block,
+      }).flatMap(([what, isWrong]) => (isWrong ? [what] : []));
+      if (wrong.length > 0) throw new Error(`the books of block ${block} are wrong: ${wrong.join(", ")}`);
+    }
+    const names = this.#names.filter((name) => name !== undefined).length;
+    if (names !== this.#named.size) throw new Error(`${this.#named.size} blocks can be found, ${names} have a name`);
+  }
+
   /** Of the idle blocks, the first that no named one comes after. There is one as long as any is idle. */
   #forgotten(): number | undefined {
     for (const block of this.#idle) {

@@ -198,6 +198,7 @@ export class Model implements Generator, EngineModel {
   dispose(): void {
     this.#running?.executor.end();
     this.#running = undefined;
+    this.engine.check();
   }
 
   /** A prompt as it is read: once, or twice. */

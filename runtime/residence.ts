@@ -22,6 +22,8 @@ export class Residence {
   readonly #snapshots: Snapshots | null;
   /** Can others use a block? Where there is a state, not without one that is kept. */
   readonly #shares: boolean;
+  /** How often a sequence had to make room for another one. */
+  sentAway = 0;
 
   constructor(core: Core, { sequences, snapshots, deviceBytes }: Plan) {
     const { exports } = core;
@@ -234,6 +236,14 @@ export class Residence {
     for (let block = 0; block < blocks; block++) this.#map(Math.floor(block / own), block % own, block);
   }
 
+  /** Throws where what is held is not what those hold that have a slot. */
+  check(): void {
+    for (const [slot, sequence] of this.#slots.entries())
+      if (sequence !== undefined && sequence.slot !== slot)
+        throw new Error(`slot ${slot} has sequence ${sequence.number}, which has slot ${sequence.slot}`);
+    this.#pool?.check(this.holders.map(({ blocks }) => blocks));
+  }
+
   #append(sequence: Sequence, block: number): void {
     this.#map(sequence.slot as number, sequence.blocks.length, block);
     sequence.blocks.push(block);
@@ -250,6 +260,7 @@ export class Residence {
     const slot = oldest?.slot;
     if (oldest === undefined || slot === undefined) return -1;
     this.leave(oldest);
+    this.sentAway++;
     return slot;
   }
 }

@@ -9,8 +9,11 @@ import { promisify } from "node:util";
 import { GpuExecutor } from "../runtime/gpu";
 import { expectedSpeed, open, Stopwatch } from "../runtime/index";
 import { Model } from "../runtime/model";
+import { watchModels } from "./all-returned";
 import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const DEMO = resolve("packs/demo/tale.snug");
 const SMALL =

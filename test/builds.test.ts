@@ -9,11 +9,14 @@ import type { Host } from "../runtime/host";
 import type { Model } from "../runtime/model";
 import { nodeHost } from "../runtime/node";
 import { startThread } from "../runtime/node-threads";
+import { watchModels } from "./all-returned";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { forward } from "./reference";
 import { BOUND, distance, FAMILY_SHAPES, loadCut, logitsOf, randomTokens, SHAPES } from "./small-models";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint, testHost } from "./write-pack";
+
+watchModels();
 
 /** What 8-bit activations may change, of the largest logit, in models of random weights; 1 % is what is seen. */
 const INT8_BOUND = 0.04;

@@ -23,6 +23,7 @@ import {
 import { openCheckpoint } from "../packs/checkpoint";
 import type { Model } from "../runtime/model";
 import { Probe } from "../runtime/probe";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { readReference } from "./read-reference";
@@ -30,6 +31,8 @@ import { forward } from "./reference";
 import { BOUND, distance, FAMILY_SHAPES, loadCut, logitsOf, ODD, randomTokens, SHAPES } from "./small-models";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const CUTS = 12;
 const CHUNKS = [1, 7, 64]; // rows of a step: decoding, an awkward prefill, all at once

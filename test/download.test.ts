@@ -8,9 +8,12 @@ import { Download, type OpenStore, type Store, type Version } from "../runtime/d
 import type { Source } from "../runtime/host";
 import type { LoadOptions } from "../runtime/load";
 import { openPack } from "../runtime/pack";
+import { watchModels } from "./all-returned";
 import { PackServer } from "./pack-server";
 import { says } from "./write-checkpoint";
 import { testHost } from "./write-pack";
+
+watchModels();
 
 const demo = new Uint8Array(readFileSync("packs/demo/tale.snug"));
 const SMALL = { memory: "15MB", context: 256, threads: 1 };

@@ -14,8 +14,11 @@ import { PAGE, pageFile } from "../cli/electron/page-files";
 import { type ElectronPort, servePack } from "../cli/electron/serve";
 import { SnugError } from "../runtime/errors";
 import { RemotePacks } from "../runtime/remote";
+import { watchModels } from "./all-returned";
 import type { ToChild } from "./electron-parent-port";
 import { says, scratchFolder } from "./write-checkpoint";
+
+watchModels();
 
 const TALE = resolve("packs/demo/tale.snug");
 const SMALL = { memory: "15MB", context: 64, threads: 1 };

@@ -5,8 +5,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { FAMILIES } from "../packs/families/index";
 import * as format from "../packs/format";
+import { watchModels } from "./all-returned";
 import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const NUMBERS = Object.entries(format).filter(([name]) => name.startsWith("FAMILY_"));
 

@@ -9,10 +9,13 @@ import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import type { Pack } from "../runtime/pack";
 import { TextStream } from "../runtime/stream";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { fixture } from "./tokenizer-cases";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1 };
 const BEGIN = 586; // of the fixture, as END

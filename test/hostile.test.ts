@@ -69,11 +69,14 @@ import {
 import { type ErrorCode, SnugError } from "../runtime/errors";
 import type { Model } from "../runtime/model";
 import { Pack } from "../runtime/pack";
+import { watchModels } from "./all-returned";
 import { type Random, random } from "./random";
 import { type PackLayout, readLayout } from "./read-pack";
 import { fixture } from "./tokenizer-cases";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { memorySource, openBytes, packCheckpoint, testHash, testHost } from "./write-pack";
+
+watchModels();
 
 const SLOW = 2000; // milliseconds that no refusal may take, on a machine that others use too
 const FLIPS = 2000;

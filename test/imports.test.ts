@@ -113,6 +113,16 @@ test("imports follow the arrows", () => {
   assert.ok(seen > 100, `only ${seen} imports were found`);
 });
 
+test("whoever loads a model sees that it gets everything back", () => {
+  let seen = 0;
+  for (const file of files.filter((name) => /^test\/[^/]*\.test\.ts$/.test(name))) {
+    const loads = /(?<!Linalg|shards)\.load\(|\.rehearse\(|\bloadCut\(/.test(codeOf(file));
+    if (loads) assert.match(codeOf(file), /^ *watchModels\(\);$/m, `${file} loads models and does not watch them`);
+    if (loads) seen++;
+  }
+  assert.ok(seen > 15, `only ${seen} files load models`);
+});
+
 test("every line that imports is understood", () => {
   for (const file of files) {
     const lines = codeOf(file)

@@ -8,12 +8,15 @@ import { type TestContext, test } from "node:test";
 import { openCheckpoint } from "../packs/checkpoint";
 import { type PackOptions, packCheckpoint } from "../packs/index";
 import { open } from "../runtime/index";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { readReference } from "./read-reference";
 import { forward } from "./reference";
 import { patchJson, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { rateOf } from "./write-pack";
+
+watchModels();
 
 const SHAPES: Record<string, Record<string, unknown>> = {
   "grouped heads, untied": {},

@@ -33,6 +33,7 @@ import { SnugError } from "../runtime/errors";
 import { open } from "../runtime/index";
 import { Pack } from "../runtime/pack";
 import { type Plan, parseSize } from "../runtime/plan";
+import { watchModels } from "./all-returned";
 import { keptOf, type PackLayout, readLayout } from "./read-pack";
 import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { memorySource, openBytes, packCheckpoint, testHash, testHost } from "./write-pack";
@@ -66,6 +67,7 @@ if (MEASURE !== undefined) {
 }
 
 function definePlanTests(): void {
+  watchModels();
   let bytes: Uint8Array;
   let layout: PackLayout;
   let pack: Pack;

@@ -16,6 +16,9 @@ import {
   servePacks,
 } from "../runtime/index";
 import { type LanguageModelFactory, type LanguageModelSession, promptApi } from "../runtime/prompt-api";
+import { watchModels } from "./all-returned";
+
+watchModels();
 
 const DEMO = "packs/demo/tale.snug";
 const CONTEXT = 256;

@@ -4,8 +4,11 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { SnugError } from "../runtime/errors";
 import type { Plan } from "../runtime/plan";
+import { watchModels } from "./all-returned";
 import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const folder = scratchFolder({ after });
 const Memory = WebAssembly.Memory;

@@ -12,9 +12,12 @@ import { type RemoteModel, type RemotePack, RemotePacks } from "../runtime/remot
 import type { RemoteSession } from "../runtime/remote-session";
 import { servePacks } from "../runtime/serve";
 import type { Session } from "../runtime/session";
+import { watchModels } from "./all-returned";
 import { fixture } from "./tokenizer-cases";
 import { says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { memorySource, openBytes, packCheckpoint, testHost } from "./write-pack";
+
+watchModels();
 
 const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1, maxTokens: 24 };
 

@@ -152,10 +152,26 @@ test("a pool under any use: no block has two owners, and all come back", () => {
       }
       const held = new Set(chains.flatMap(({ blocks }) => blocks));
       assert.equal(pool.held, held.size, what);
+      pool.check(chains.map(({ blocks }) => blocks));
     }
     for (const { blocks } of chains) pool.release(blocks);
     assert.equal(pool.held, 0);
     pool.clear();
     assert.equal(pool.free, size);
+    pool.check([]);
   }
+});
+
+test("a pool that is told of other holders than it knows says which block", () => {
+  const pool = new KvPool(4, 2);
+  const [a, b] = [pool.take() as number, pool.take() as number];
+  pool.name(a, undefined, [1, 2]);
+  pool.hold(a);
+  pool.check([[a, b], [a]]);
+  for (const [chains, block] of [
+    [[[a, b]], a],
+    [[[a], [a]], b],
+    [[[a, b, 2], [a]], 2],
+  ] as const)
+    assert.throws(() => pool.check(chains), new RegExp(`block ${block} are wrong: holders`));
 });

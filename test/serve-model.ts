@@ -29,6 +29,7 @@ export class ScriptedModel implements ServedModel {
   readonly vocabulary = END + 1;
   readonly endTokens = new Set([END]);
   readonly memoryBytes = 12_345_678;
+  readonly engine = { heldBlocks: 12, sentAway: 3 };
   readonly #script: Script;
   /** Options of the generations so far. */
   readonly asked: GenerateOptions[] = [];

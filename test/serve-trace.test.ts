@@ -153,6 +153,7 @@ test(`${SECONDS} seconds of bursts: nothing is lost, nothing grows`, async () =>
     `${reached} of ${ended.length}`,
   );
   assert.equal(await metric(port, "snug_waiting"), 0);
+  assert.equal(await metric(port, "snug_kv_blocks_held"), 0, "blocks were kept");
   assert.equal(await metric(port, "snug_model_memory_bytes"), before.memory);
   const heap = await metric(port, "snug_heap_bytes");
   console.log(`heap: ${(before.heap / 1e6).toFixed(1)} MB before, ${(heap / 1e6).toFixed(1)} MB after`);

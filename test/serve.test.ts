@@ -6,9 +6,12 @@ import { after, before, test } from "node:test";
 import { loopbackHosts } from "../cli/server/guard";
 import { type Access, Server, type ServerOptions } from "../cli/server/server";
 import { type Model, open } from "../runtime/index";
+import { watchModels } from "./all-returned";
 import { type Random, random } from "./random";
 import { ask, begin, errorOf, eventsOf, metric, post, type Question, sendBytes, until } from "./serve-client";
 import { ScriptedModel } from "./serve-model";
+
+watchModels();
 
 const PROMPT = "Once upon a time";
 const PARALLEL = 4;
@@ -930,6 +933,8 @@ test("metrics: what was asked, read and made", async () => {
   assert.equal(value("snug_time_per_output_token_seconds_count"), 11);
   assert.equal(value('snug_time_per_output_token_seconds_bucket{le="+Inf"}'), 11);
   assert.equal(value("snug_model_memory_bytes"), 12_345_678);
+  assert.equal(value("snug_kv_blocks_held"), 12);
+  assert.equal(value("snug_sent_away_total"), 3);
   assert.ok(value("process_resident_memory_bytes") > 1e6);
   // Every line is what Prometheus reads, and every family is announced.
   const announced = new Set<string>();

@@ -6,10 +6,13 @@ import { after, test } from "node:test";
 import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import type { Session } from "../runtime/session";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { randomTokens } from "./small-models";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const VOCABULARY = 300;
 const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1 };
@@ -105,6 +108,7 @@ test("a session of another pack, of another cut, and what is none", async () => 
   await assert.rejects(short.restore(saved), says("context", "10", "8"));
   for (const bytes of [new Uint8Array(), saved.subarray(0, 11), new TextEncoder().encode("SNUGSES1 and no more")])
     await assert.rejects(model.restore(bytes), says("usage", "no session"));
+  await session.dispose();
 });
 
 test("damaged sessions are refused or read anew, and harm nobody", async () => {
@@ -155,4 +159,18 @@ test("a session makes one text at a time, and says what does not fit", async () 
   assert.throws(() => session.append(randomTokens(64, VOCABULARY, 1)), says("context", "64"));
   assert.throws(() => session.append([VOCABULARY]), says("usage", String(VOCABULARY)));
   assert.throws(() => session.generate({ readTwice: true }), says("usage", "readTwice"));
+  await session.dispose();
+});
+
+test("a model may go while a session is open and a text is on its way: what they held comes back when they end", async () => {
+  const pack = await packOf("llama");
+  const model = await pack.load(pack.plan({ threads: 1, sequences: 3 }));
+  const session = model.session();
+  session.append([1, 2, 3]);
+  await more(session);
+  const onWay = model.generate([4, 5, 6], { ...GREEDY, onToken: () => model.dispose() }).result();
+  await assert.rejects(onWay, says("usage", "disposed"));
+  assert.deepEqual([model.engine.heldSlots, model.engine.heldBlocks], [1, 1]);
+  await session.dispose();
+  assert.equal(model.engine.heldBlocks, 0);
 });

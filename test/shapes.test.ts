@@ -14,12 +14,15 @@ import { Shards } from "../packs/shards";
 import { SnugError } from "../runtime/errors";
 import type { Pack } from "../runtime/pack";
 import type { Plan, PlanOptions } from "../runtime/plan";
+import { watchModels } from "./all-returned";
 import { type Random, random } from "./random";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { readReference } from "./read-reference";
 import { forward, type ReferenceModel } from "./reference";
 import { says, scratchFolder, writeCheckpoint, writeSafetensors } from "./write-checkpoint";
 import { openBytes, rateOf } from "./write-pack";
+
+watchModels();
 
 const SHAPES = 7; // of each family
 const FIRST_SEED = 31_000_000; // one from which so few shapes have every feature

@@ -10,10 +10,13 @@ import { SHAPES, type SyntheticOptions, type SyntheticShape, writeSyntheticPack 
 import { randomFrom, randomMatrix } from "../packs/random";
 import { syntheticSource } from "../packs/synthetic-source";
 import { open, type Source } from "../runtime/index";
+import { watchModels } from "./all-returned";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { forward } from "./reference";
 import { SMALL_CONFIGS, says, scratchFolder } from "./write-checkpoint";
 import { openBytes, rateOf } from "./write-pack";
+
+watchModels();
 
 const TOKENS = [3, 1, 4, 15, 92, 65, 35, 89, 79, 32];
 const BOUND = 2e-5; // as in shapes.test.ts

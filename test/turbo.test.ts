@@ -6,11 +6,14 @@ import { test } from "node:test";
 import type { Host } from "../runtime/host";
 import { nodeHost } from "../runtime/node";
 import { Pack } from "../runtime/pack";
+import { watchModels } from "./all-returned";
 import { keptOf, readCut, readLayout } from "./read-pack";
 import { forward } from "./reference";
 import { BOUND, distance, FAMILY_SHAPES, loadCut, logitsOf, randomTokens, SHAPES } from "./small-models";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { memorySource, packCheckpoint, testHost } from "./write-pack";
+
+watchModels();
 
 const INT8_BOUND = 0.04;
 const PASSES = 6; // for the engine's last compiler to have taken over

@@ -7,7 +7,10 @@ import { test } from "node:test";
 import { PACK_VERSION } from "../packs/format";
 import { packCheckpoint } from "../packs/index";
 import { open } from "../runtime/index";
+import { watchModels } from "./all-returned";
 import { SMALL_CONFIGS, scratchFolder, writeCheckpoint } from "./write-checkpoint";
+
+watchModels();
 
 const TOKENS = [3, 1, 4, 15, 92, 65, 35, 89, 79, 32];
 const PRUNING = 0.25;

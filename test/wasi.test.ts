@@ -9,11 +9,14 @@ import type { GenerateOptions } from "../runtime/generation";
 import type { Host } from "../runtime/host";
 import { nodeHost } from "../runtime/node";
 import type { PlanOptions } from "../runtime/plan";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { FAMILY_SHAPES, randomTokens, SHAPES } from "./small-models";
 import { runWasi, smallPacks, type WasiImports, type WasiOptions } from "./wasi-command";
 import { scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint, testHost } from "./write-pack";
+
+watchModels();
 
 const DEMO = resolve("packs/demo/tale.snug");
 const GREEDY = { temperature: 0, repeatPenalty: 1 };

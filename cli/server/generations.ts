@@ -21,6 +21,7 @@ export interface ServedModel {
   readonly vocabulary: number;
   readonly endTokens: ReadonlySet<number>;
   readonly memoryBytes: number;
+  readonly engine: { readonly heldBlocks: number; readonly sentAway: number };
   prompt(text: string): number[];
   decode(tokens: readonly number[]): string;
   tokenBytes(token: number): Uint8Array;

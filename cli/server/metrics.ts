@@ -9,6 +9,9 @@ export interface Gauges {
   readonly running: number;
   readonly waiting: number;
   readonly modelBytes: number;
+  readonly heldBlocks: number;
+  /** So far. */
+  readonly sentAway: number;
 }
 
 export class Metrics {
@@ -34,7 +37,7 @@ export class Metrics {
     (isFirst ? this.#firstToken : this.#perToken).observe(seconds);
   }
 
-  text({ running, waiting, modelBytes }: Gauges): string {
+  text({ running, waiting, modelBytes, heldBlocks, sentAway }: Gauges): string {
     const { rss, heapUsed } = process.memoryUsage();
     return [
       ...family("snug_requests_total", "counter", "Requests that have ended; status 499: the client had left.", [
@@ -57,6 +60,8 @@ export class Metrics {
         this.#perToken.lines(),
       ),
       ...one("snug_model_memory_bytes", "gauge", "What the model takes, a GPU's memory included.", modelBytes),
+      ...one("snug_kv_blocks_held", "gauge", "Blocks of the KV cache that answers hold.", heldBlocks),
+      ...one("snug_sent_away_total", "counter", "How often an answer made room for another one.", sentAway),
       ...one("snug_heap_bytes", "gauge", "JavaScript objects in use.", heapUsed),
       ...one("process_resident_memory_bytes", "gauge", "What the process takes of the machine's memory.", rss),
       "",

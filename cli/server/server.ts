@@ -263,7 +263,9 @@ export class Server {
 
   #showMetrics({ response }: Exchange): void {
     const { running, waiting } = this.#generations;
-    const text = this.#metrics.text({ running, waiting, modelBytes: this.#model.memoryBytes });
+    const { memoryBytes: modelBytes, engine } = this.#model;
+    const { heldBlocks, sentAway } = engine;
+    const text = this.#metrics.text({ running, waiting, modelBytes, heldBlocks, sentAway });
     response.setHeader("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
     response.end(text);
   }
