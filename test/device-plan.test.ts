@@ -94,7 +94,7 @@ async function planIn(source: Source, options: PlanOptions): Promise<Planned> {
     const headerBytes = core.check(exports.pack_prelude(source.size));
     await source.read(PRELUDE_BYTES, core.bytes(exports.pack_header_ptr(), headerBytes));
     core.check(exports.pack_header());
-    return { core, plan: makePlan(core, options, 1) };
+    return { core, plan: makePlan(core, { kv: "f32", ...options }, 1) };
   };
   const { plan } = await opened();
   return plan.totalBytes > 2 ** 30 ? opened() : opened(plan.totalBytes - plan.deviceBytes);

@@ -73,7 +73,7 @@ export async function askAmongOthers(model: Model, { isSession, turn, delay, sto
   if (isSession) return converse(model, model.session(), turn);
   const stop = new AbortController();
   const stopping = stopsAfter === Number.POSITIVE_INFINITY ? undefined : setTimeout(() => stop.abort(), stopsAfter);
-  const said = await say((options) => model.generate(turn.tokens, options), turn, { stop });
+  const said = await say((options) => model.generate(turn.tokens, options), turn, stop);
   clearTimeout(stopping);
   return [said];
 }
@@ -96,43 +96,28 @@ async function converse(model: Model, begun: Session, turn: Turn): Promise<numbe
   return [said, ...(await Promise.all(branches)).flat()];
 }
 
-/** What a request says with the model to itself. */
-export interface Alone {
-  /** The tokens of each turn. */
-  readonly said: readonly (readonly number[])[];
-  /** By how much the likeliest token was likelier than the next at least, as logits, where the likeliest was taken. */
-  readonly margin: number;
-}
+/** The tokens of each turn of a request. */
+export type Said = readonly (readonly number[])[];
 
-/** Each turn is a text that nobody interrupts, begun with nothing in the cache. */
-export async function askAlone(model: Model, turn: Turn, before: readonly number[] = []): Promise<Alone> {
+/** What a request says with the model to itself: each turn is a text of its own, begun with nothing in the cache. */
+export async function askAlone(model: Model, turn: Turn, before: readonly number[] = []): Promise<Said> {
   const prompt = [...before, ...turn.tokens];
-  let margin = Number.POSITIVE_INFINITY;
-  const hear = ({ top: [first, second] }: GeneratedToken) => {
-    if (turn.options.temperature === 0 && first && second) margin = Math.min(margin, first.logprob - second.logprob);
-  };
   model.engine.forget();
-  const begin = (options: GenerateOptions) => model.generate(prompt, { ...options, logprobs: 2 });
-  const own = await say(begin, { ...turn, readerRest: 0 }, { hear });
+  const own = await say((options) => model.generate(prompt, options), { ...turn, readerRest: 0 });
   const said: (readonly number[])[] = [own];
-  for (const branch of turn.branches) {
-    const more = await askAlone(model, branch, [...prompt, ...own]);
-    said.push(...more.said);
-    margin = Math.min(margin, more.margin);
-  }
-  return { said, margin };
+  for (const branch of turn.branches) said.push(...(await askAlone(model, branch, [...prompt, ...own])));
+  return said;
 }
 
 /** The tokens that come until it ends, or whoever asked goes away. */
 async function say(
   begin: (options: GenerateOptions) => Generation,
   { options, leavesAfter, readerRest }: Turn,
-  { stop = new AbortController(), hear }: { stop?: AbortController; hear?: (token: GeneratedToken) => void } = {},
+  stop = new AbortController(),
 ): Promise<number[]> {
   const made: number[] = [];
-  const onToken = (token: GeneratedToken) => {
-    hear?.(token);
-    if (made.push(token.id) === leavesAfter) stop.abort();
+  const onToken = ({ id }: GeneratedToken) => {
+    if (made.push(id) === leavesAfter) stop.abort();
   };
   const generation = begin({ ...options, signal: stop.signal, onToken });
   let rest = readerRest;

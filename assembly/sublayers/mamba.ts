@@ -138,7 +138,7 @@ export function mamba_buffers(layer: u32): void {
   b = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   c = scratch_take(rows, pack_field(HEADER_SSM_GROUPS) * state);
   dt = scratch_take(rows, heads);
-  scratch = shape_device() ? 0 : scratch_take(shape_threads(), scan_scratch_floats(headDim, state));
+  scratch = shape_device() ? 0 : scratch_take(shape_threads(), scan_scratch_floats(state));
 }
 
 /** Appends a layer's ops and takes its states. x: [rows, width], the stream; y: [rows, width], scratch. */
