@@ -13,13 +13,19 @@ import { logprobsOf } from "./logprobs";
 import type { Plan } from "./plan";
 import { Residence } from "./residence";
 import { tokenId, writeRows } from "./rows";
-import { StepClock, shareStep } from "./scheduler";
+import { shareStep } from "./scheduler";
 import { type Choice, Sequence, type Want } from "./sequence";
+import { StepTimes } from "./step-times";
 
 /** Sequences that may wait for a slot; more are refused. */
 const WAITING_MOST = 64;
 /** Who has not asked for a token for so long has gone, or rests: others may have its room. */
 const PATIENCE_MS = 100;
+/** For what steps cost: in all, and up to how many rows. */
+const MEASURE_MS = 400;
+const MEASURED_ROWS = 16;
+/** What those wait who wait for others that may have gone. */
+const WAIT_MS = 5;
 /** GPUs lost one after the other, after which nobody tries again. */
 const LOSSES_MOST = 3;
 
@@ -43,7 +49,7 @@ interface Ahead {
 
 export class Engine {
   readonly #model: EngineModel;
-  readonly #clock = new StepClock();
+  readonly #times = new StepTimes();
   readonly #waiting = new Set<Sequence>();
   #residence: { readonly core: Core; readonly of: Residence } | undefined;
   #ahead: Ahead | undefined;
@@ -88,6 +94,22 @@ export class Engine {
   /** Throws where more, or less, is held than the sequences that have a slot hold. */
   check(): void {
     this.#residence?.of.check();
+  }
+
+  /** Finds out how long steps of more and more rows take. Before anything is read: what they write is written over. */
+  async measure(): Promise<void> {
+    const { core, executor, plan, host } = this.#model;
+    const end = performance.now() + MEASURE_MS;
+    for (let rows = 1; rows <= Math.min(plan.rows, plan.context, MEASURED_ROWS); rows *= 2) {
+      // Code that runs for the first time is slow.
+      for (let i = rows === 1 ? -1 : 0; i < 2 && performance.now() < end; i++) {
+        writeRows(core, new Uint32Array(rows), 0, (row) => row === rows - 1);
+        const started = performance.now();
+        await executor.logits(rows);
+        this.#times.add(rows, (performance.now() - started) / 1000);
+        await host.pause();
+      }
+    }
   }
 
   begin(): Sequence {
@@ -248,7 +270,7 @@ export class Engine {
     });
     if (parts.length === 0) {
       // They wait for the room of others, who may have gone.
-      if (residence.holders.some(({ want }) => want === undefined)) return;
+      if (residence.holders.some(({ want }) => want === undefined)) return sleep(WAIT_MS);
       throw new SnugError("internal", "no sequence could be moved on");
     }
     let first = 0;
@@ -260,14 +282,11 @@ export class Engine {
       first += rows;
     }
     this.#rows += first;
-    const started = performance.now();
     // Whoever wants something else by the time it is done, has to wait for the next step.
     const outputs = parts
       .filter(({ isOutput }) => isOutput)
       .map(({ sequence }) => ({ sequence, want: sequence.want as Want }));
     await runRows(executor, first, outputs);
-    const running = parts.filter(({ sequence, rows }) => sequence.isRunning && rows === 1).length;
-    this.#clock.note(running, first - running, (performance.now() - started) / 1000);
     for (const { sequence, rows } of parts) {
       sequence.seen += rows;
       residence.note(sequence);
@@ -296,7 +315,7 @@ export class Engine {
       const { pending, isRunning, isBackground } = sequence;
       return { tokens: pending, isRunning, isBackground, most: residence.stopAt(sequence) - sequence.seen };
     });
-    const rows = shareStep(facts, { rows: plan.rows, outputs: plan.outputs }, this.#clock);
+    const rows = shareStep(facts, { rows: plan.rows, outputs: plan.outputs }, this.#times);
     const shares = new Map(ready.map((sequence, i) => [sequence, rows[i] ?? 0]));
     for (const sequence of ready) {
       const share = shares.get(sequence) ?? 0;
@@ -378,4 +397,8 @@ async function runRows(
   if (sole === undefined) await executor.run(rows);
   else if (outputs.length > 1 || sole.want.choice.logprobs !== undefined) await executor.logits(rows);
   else await executor.forChoice(rows, { ...sole.want.choice.sampling, history: sole.sequence.tokens });
+}
+
+function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

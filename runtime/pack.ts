@@ -221,7 +221,10 @@ export class Pack {
       await gpu?.ready();
       const executor = gpu ?? coreExecutor(core);
       const again = gpu && (() => this.#again(core, plan));
-      return new Model({ core, executor, plan }, this.#host, this.info, { again, choice });
+      const model = new Model({ core, executor, plan }, this.#host, this.info, { again, choice });
+      // A GPU that is lost by now is missed at the first step, and another one taken.
+      if (plan.sequences > 1) await model.engine.measure().catch(unlessLost);
+      return model;
     } catch (error) {
       gpu?.end();
       core.endThreads();
@@ -339,4 +342,8 @@ function readShape(core: Core): Shape {
     maximumContext: field(HEADER_CONTEXT),
     hasTokenizer: find(ROLE_TOKENIZER) !== undefined,
   };
+}
+
+function unlessLost(error: unknown): void {
+  if (!(error instanceof SnugError) || error.code !== "lost") throw error;
 }

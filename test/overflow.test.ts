@@ -7,10 +7,13 @@ import type { Message } from "../runtime/chat";
 import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import { type FitOptions, fitTurns, type Overflow } from "../runtime/overflow";
+import { watchModels } from "./all-returned";
 import { withRandom } from "./random";
 import { fixture } from "./tokenizer-cases";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const GREEDY: GenerateOptions = { temperature: 0, repeatPenalty: 1, seed: 1 };
 const TEMPLATE =

@@ -3,52 +3,50 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { KvPool } from "../runtime/kv-pool";
-import { StepClock, shareStep, type Waiting } from "../runtime/scheduler";
+import { shareStep, type Waiting } from "../runtime/scheduler";
+import { StepTimes } from "../runtime/step-times";
 import { random } from "./random";
 
 const prompt = (tokens: number, isBackground = false): Waiting => ({ tokens, isRunning: false, isBackground });
 const running = (isBackground = false): Waiting => ({ tokens: 1, isRunning: true, isBackground });
 const LIMITS = { rows: 64, outputs: 4 };
 
-/** One row of running sequences takes 10 ms, a row of a prompt 2 ms. */
-function measured(): StepClock {
-  const clock = new StepClock();
-  for (let i = 0; i < 20; i++) {
-    clock.note(1, 0, 0.01);
-    clock.note(0, 50, 0.1);
-  }
-  return clock;
+/** One row takes 10 ms, each further one 2 ms. */
+function measured(): StepTimes {
+  const times = new StepTimes();
+  for (const rows of [1, 2, 16]) times.add(rows, 0.008 + rows * 0.002);
+  return times;
 }
 
 test("a prompt alone fills a step; beside running sequences it gets three quarters of their time", () => {
-  const clock = measured();
-  assert.deepEqual(shareStep([prompt(200)], LIMITS, clock), [64]);
-  assert.deepEqual(shareStep([prompt(20), prompt(200)], LIMITS, clock), [20, 44]);
-  assert.deepEqual(shareStep([prompt(200), running()], LIMITS, clock), [3, 1]);
-  assert.deepEqual(shareStep([running(), prompt(2), prompt(200)], LIMITS, clock), [1, 2, 1]);
+  const times = measured();
+  assert.deepEqual(shareStep([prompt(200)], LIMITS, times), [64]);
+  assert.deepEqual(shareStep([prompt(20), prompt(200)], LIMITS, times), [20, 44]);
+  assert.deepEqual(shareStep([prompt(200), running()], LIMITS, times), [3, 1]);
+  assert.deepEqual(shareStep([running(), prompt(2), prompt(200)], LIMITS, times), [1, 2, 1]);
 });
 
 test("who takes fewer tokens at a time leaves the rest of a step to others", () => {
-  const clock = measured();
-  assert.deepEqual(shareStep([{ ...prompt(200), most: 32 }], LIMITS, clock), [32]);
-  assert.deepEqual(shareStep([{ ...prompt(200), most: 10 }, prompt(200)], LIMITS, clock), [10, 54]);
-  assert.deepEqual(shareStep([{ ...prompt(5), most: Number.POSITIVE_INFINITY }], LIMITS, clock), [5]);
+  const times = measured();
+  assert.deepEqual(shareStep([{ ...prompt(200), most: 32 }], LIMITS, times), [32]);
+  assert.deepEqual(shareStep([{ ...prompt(200), most: 10 }, prompt(200)], LIMITS, times), [10, 54]);
+  assert.deepEqual(shareStep([{ ...prompt(5), most: Number.POSITIVE_INFINITY }], LIMITS, times), [5]);
   const outputs = { rows: 64, outputs: 1 };
-  assert.deepEqual(shareStep([{ ...prompt(9), most: 4 }, prompt(9)], outputs, clock), [4, 9], "it wants no logits yet");
+  assert.deepEqual(shareStep([{ ...prompt(9), most: 4 }, prompt(9)], outputs, times), [4, 9], "it wants no logits yet");
 });
 
 test("interactive ones come first, then those that came first", () => {
-  const clock = measured();
-  assert.deepEqual(shareStep([prompt(100, true), prompt(60)], LIMITS, clock), [4, 60]);
+  const times = measured();
+  assert.deepEqual(shareStep([prompt(100, true), prompt(60)], LIMITS, times), [4, 60]);
   const outputs = { rows: 64, outputs: 2 };
-  assert.deepEqual(shareStep([running(true), running(), running()], outputs, clock), [0, 1, 1]);
-  assert.deepEqual(shareStep([running(), running(), running()], { rows: 2, outputs: 4 }, clock), [1, 1, 0]);
+  assert.deepEqual(shareStep([running(true), running(), running()], outputs, times), [0, 1, 1]);
+  assert.deepEqual(shareStep([running(), running(), running()], { rows: 2, outputs: 4 }, times), [1, 1, 0]);
 });
 
 test("the last token of a prompt waits for a row of logits", () => {
-  const clock = measured();
-  assert.deepEqual(shareStep([prompt(3), prompt(3)], { rows: 64, outputs: 1 }, clock), [3, 2]);
-  assert.deepEqual(shareStep([prompt(1), prompt(1)], { rows: 64, outputs: 1 }, clock), [1, 0]);
+  const times = measured();
+  assert.deepEqual(shareStep([prompt(3), prompt(3)], { rows: 64, outputs: 1 }, times), [3, 2]);
+  assert.deepEqual(shareStep([prompt(1), prompt(1)], { rows: 64, outputs: 1 }, times), [1, 0]);
 });
 
 test("whatever waits: no more rows and outputs than there are, and somebody moves on", () => {
@@ -58,8 +56,8 @@ test("whatever waits: no more rows and outputs than there are, and somebody move
     const waiting = Array.from({ length: 1 + int(12) }, () =>
       int(2) === 0 ? running(int(2) === 0) : prompt(1 + int(50), int(2) === 0),
     );
-    const clock = int(2) === 0 ? measured() : new StepClock();
-    const shares = shareStep(waiting, limits, clock);
+    const times = int(2) === 0 ? measured() : new StepTimes();
+    const shares = shareStep(waiting, limits, times);
     const what = `seed ${seed}, round ${round}: ${JSON.stringify({ limits, waiting, shares })}`;
     const sum = shares.reduce((all, share) => all + share, 0);
     assert.ok(sum > 0 && sum <= limits.rows, what);
@@ -71,15 +69,21 @@ test("whatever waits: no more rows and outputs than there are, and somebody move
   }
 });
 
-test("the clock learns what a row costs, and forgets what no longer holds", () => {
-  const clock = new StepClock();
-  assert.equal(clock.spareRows(1), 8);
-  for (let i = 0; i < 5; i++) clock.note(1, 0, 0.02);
-  clock.note(0, 64, 0.64);
-  assert.equal(clock.spareRows(1), 1);
-  assert.equal(clock.spareRows(3), 1, "the nearest that is known");
-  for (let i = 0; i < 60; i++) clock.note(1, 4, 0.02 + 4 * 0.001);
-  assert.ok(clock.spareRows(1) >= 11 && clock.spareRows(1) <= 15, String(clock.spareRows(1)));
+test("what a step has time for follows from what steps took, the shortest of each", () => {
+  const times = new StepTimes();
+  assert.equal(times.spareRows(1), 1, "nothing is known");
+  times.add(1, 0.03);
+  times.add(1, 0.01);
+  times.add(1, 0.02);
+  assert.equal(times.spareRows(1), 1, "a row like the first");
+  times.add(2, 0.011);
+  assert.equal(times.spareRows(1), 7, "17.5 ms: 10, and 1 for each further one");
+  times.add(4, 0.011);
+  times.add(8, 0.019);
+  assert.equal(times.spareRows(1), 6, "11 up to 4 rows, then 2 for each");
+  assert.equal(times.spareRows(8), 7, "beyond what was measured: 19 + 2 for each up to 33.25");
+  times.add(16, 0.019);
+  assert.ok(times.spareRows(1) > 0 && times.spareRows(16) === 4096, "more rows for nothing");
 });
 
 test("blocks are found by what they hold and what comes before, and never while somebody else writes", () => {

@@ -6,10 +6,13 @@ import { CACHE_BLOCK } from "../assembly/abi";
 import type { GenerateOptions } from "../runtime/generation";
 import type { Model } from "../runtime/model";
 import { Snapshots } from "../runtime/snapshots";
+import { watchModels } from "./all-returned";
 import { random } from "./random";
 import { randomTokens } from "./small-models";
 import { SMALL_CONFIGS, says, scratchFolder, writeCheckpoint } from "./write-checkpoint";
 import { openBytes, packCheckpoint } from "./write-pack";
+
+watchModels();
 
 const VOCABULARY = 300;
 const CONTEXT = 256;
