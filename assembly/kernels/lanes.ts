@@ -80,3 +80,15 @@ export function add_sums(out: usize, scales: usize, record: usize, c0: v128, c1:
   v128.store(out, s2, 32);
   v128.store(out, s3, 48);
 }
+
+/** As add_group(), of half its rows. */
+@inline
+export function add_half(out: usize, scales: usize, record: usize, c0: v128, c1: v128): void {
+  const scale = v128.load32_splat(record);
+  const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
+  const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
+  const s0 = add_products(v128.load(out), c0, f0);
+  const s1 = add_products(v128.load(out, 16), c1, f1);
+  v128.store(out, s0);
+  v128.store(out, s1, 16);
+}

@@ -1,7 +1,7 @@
 // Weight matrices times activations: a matrix is a pile of panels, a panel is tiles of ROW_TILE rows (layout:
 // packs/format.ts), a thread does a share of the tiles. Divisibility and lengths were checked by pack.ts.
 
-import { ROW_TILE } from "../../packs/format";
+import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import {
   AXIS_COLS,
   FLAG_ADD,
@@ -28,11 +28,14 @@ import {
 import { tile_bytes } from "../pack";
 import { share, share_end, share_start, thread_index } from "../threads";
 import { MATMUL_F32_SCRATCH_BYTES, tile_times_f32 } from "./matmul-f32";
+import { tile_times_pair } from "./matmul-pair";
 import { MATMUL_ROWS_SCRATCH_BYTES, tile_times_rows } from "./matmul-rows";
 import { matvec } from "./matvec";
 import { codes_group_bytes } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums for one row of activations
+/** As many rows, and fewer, are taken in pairs. */
+const PAIRED_ROWS: u32 = 5;
 const PART_ROWS: u32 = 64; // whose sums of a tile that is not full are held
 const MATMUL_TILE_SCRATCH_BYTES: u32 = max(MATMUL_F32_SCRATCH_BYTES, MATMUL_ROWS_SCRATCH_BYTES);
 /** Of scratch, for each thread. */
@@ -162,8 +165,12 @@ function add_whole_tiles(
     return;
   }
   const pairs = count & ~1;
+  const few = ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4 && count <= PAIRED_ROWS;
   for (let i: u32 = 0; i < tiles; i++) {
-    tile_times_rows(dtype, group, w, groups, x, xBytes, out, outBytes, pairs, scratch);
+    if (few) {
+      for (let t: u32 = 0; t < pairs; t += 2)
+        tile_times_pair(group, w, groups, x + t * xBytes, xBytes, recordBytes, out + t * outBytes, outBytes);
+    } else tile_times_rows(dtype, group, w, groups, x, xBytes, out, outBytes, pairs, scratch);
     if (pairs < count) matvec(dtype, group, w, 1, groups, x + pairs * xBytes, recordBytes, out + pairs * outBytes);
     w += tileBytes;
     out += TILE_BYTES;
