@@ -49,6 +49,8 @@ export interface AttentionSpec {
   runs?: boolean;
   /** The blocks of a sequence lie anywhere in the pool. Not on a device, where they lie in order. */
   scattered?: boolean;
+  /** Sequences begin with the same positions, so many, in the same blocks. Not on a device. */
+  shared?: number;
   /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
   size?: number;
 }
@@ -93,17 +95,29 @@ export const ATTENTIONS: AttentionSpec[] = [
       [64, 3],
     ],
   },
+  ...[1, 5, 7].map((share): AttentionSpec => {
+    return {
+      ...{ heads: 2 * share, kvHeads: 2, qk: [2, 8], vo: [1, 13], shared: 64, scattered: share > 1 },
+      sequences: [
+        [64, 1],
+        [70, 1],
+        [64, 3],
+        [95, 2],
+        [130, 1],
+      ],
+    };
+  }),
 ];
 
 /** f32 of scratch of a thread. */
 export function attentionScratch({ qk, vo }: AttentionSpec, coded = false): number {
   const [dims, vDims] = [qk[0] * qk[1], filledUp(vo[0] * vo[1], 8)];
-  return 16 * (dims + 32 + vDims + 3) + (coded ? 32 * Math.max(dims, vDims) : 0);
+  return 16 * (dims + 32 + vDims + 4) + (coded ? 32 * Math.max(dims, vDims) : 0);
 }
 
 /** coded: the caches hold codes of 8 bit. */
 export function attentionCase(spec: AttentionSpec, r: Random, coded = false): OpCase {
-  const { heads, kvHeads, qk, vo, sequences, runs = false, size = 1 } = spec;
+  const { heads, kvHeads, qk, vo, sequences, runs = false, size = 1, shared = 0 } = spec;
   const [dims, vDims] = [qk[0] * qk[1], vo[0] * vo[1]];
   const [kFloats, vFloats, qFloats, outFloats] = [kvHeads * dims, kvHeads * vDims, heads * dims, heads * vDims];
   const context = Math.max(...sequences.map(([before, count]) => before + count)) + 2;
@@ -117,6 +131,8 @@ export function attentionCase(spec: AttentionSpec, r: Random, coded = false): Op
   // Of each sequence: [positions, kvHeads, dims].
   const keys = sequences.map(([before, count]) => normals((before + count) * kFloats, r));
   const values = sequences.map(([before, count]) => normals((before + count) * vFloats, r));
+  for (const own of keys) own.set((keys[0] as Float32Array).subarray(0, shared * kFloats));
+  for (const own of values) own.set((values[0] as Float32Array).subarray(0, shared * vFloats));
   const k = new Float32Array(rows.length * kFloats);
   const v = new Float32Array(rows.length * vFloats);
   const want = new Float64Array(rows.length * outFloats);
@@ -258,12 +274,14 @@ interface CacheShape {
   pool: number[];
 }
 
-function poolOf({ sequences, scattered = false }: AttentionSpec, blocks: number, r: Random): number[] {
+function poolOf({ sequences, scattered = false, shared = 0 }: AttentionSpec, blocks: number, r: Random): number[] {
   const pool = Array.from({ length: sequences.length * blocks }, (_, block) => block);
   for (let i = pool.length - 1; scattered && i > 0; i--) {
     const other = r.int(i + 1);
     [pool[i], pool[other]] = [pool[other], pool[i]];
   }
+  for (let sequence = 1; sequence < sequences.length; sequence++)
+    for (let block = 0; block * 32 < shared; block++) pool[sequence * blocks + block] = pool[block];
   return pool;
 }
 

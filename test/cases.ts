@@ -443,7 +443,7 @@ export const CASES: readonly CaseSpec[] = [
     make: () => ropeCase(spec, random(5000 + i)),
   })),
   ...ATTENTIONS.map((spec, i) => ({
-    name: `attention ${spec.heads}/${spec.kvHeads} heads, qk ${spec.qk}, vo ${spec.vo}, sequences ${spec.sequences.join(" ")}${spec.runs ? " in runs" : ""}${spec.scattered ? ", scattered" : ""}`,
+    name: `attention ${spec.heads}/${spec.kvHeads} heads, qk ${spec.qk}, vo ${spec.vo}, sequences ${spec.sequences.join(" ")}${spec.runs ? " in runs" : ""}${spec.shared ? ", shared" : ""}${spec.scattered ? ", scattered" : ""}`,
     make: () => attentionCase(spec, random(6000 + i)),
   })),
   ...[1, 3, 4, 31, 64].flatMap((width) =>

@@ -42,7 +42,7 @@ const SKIPPED = 6;
 /** The ops; products of codes in both ways, on codes that are there and on those that the kernel makes. */
 export function opTests({ device, executes, thorough }: GpuContext): GpuTest[] {
   // In a device the blocks of a sequence lie in order.
-  const own = CASES.filter(({ name }) => (device.packedDot || !isCoded(name)) && !name.endsWith("scattered"));
+  const own = CASES.filter(({ name }) => (device.packedDot || !isCoded(name)) && !/scattered|shared/.test(name));
   const used = thorough ? own : thinned(own);
   return used.flatMap(({ name, make }) => [
     { name, run: () => runCase(device, make(), executes, true) },

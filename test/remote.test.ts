@@ -216,8 +216,9 @@ test("a remote session says what a session says: turns, a branch, and what was s
   assert.deepEqual(await more(again), want);
   assert.equal(far().engine.rows - rows, 7, "what was saved was read again");
   assert.deepEqual(await more(there), want);
-  assert.deepEqual(await more(await local.restore(saved)), want);
-  for (const session of [there, branch, again]) await session.dispose();
+  const back = await local.restore(saved);
+  assert.deepEqual(await more(back), want);
+  for (const session of [there, branch, again, here, own, back]) await session.dispose();
   assert.equal(far().engine.heldBlocks, 0);
   await assert.rejects(there.append("more"), says("usage", "session was disposed"));
   await assert.rejects(more(branch), says("usage", "session was disposed"));
@@ -230,6 +231,7 @@ test("two remote sessions at once do not mix, and each makes one text at a time"
     const session = local.session();
     session.append(text);
     alone.push(await more(session, 20));
+    await session.dispose();
   }
   const sessions = await Promise.all(asked.map(() => model.session()));
   await Promise.all(sessions.map((session, i) => session.append(asked[i] as string)));

@@ -143,7 +143,7 @@ test("--plan is the runtime's plan, but for the module's own bytes; the memory g
   const pack = await openBytes(new Uint8Array(readFileSync(DEMO)), "demo");
   for (const [memory, context] of [
     ["12MB", 128],
-    ["14.5MB", 512],
+    ["14.7MB", 512],
     ["20MB", 512],
     ["64MiB", 2048],
   ] as const) {

@@ -89,7 +89,7 @@ test("one thread is explained where the page is to blame, and a budget that is t
   assert.match(words.threadWords(4, true), /4 threads/);
   const plan = planOf(17e6);
   assert.doesNotMatch(words.budgetWords({ bytes: 20e6, how: "known" }, plan), /may not load/);
-  assert.match(words.budgetWords({ bytes: 2e6, how: "assumed" }, plan), /assumed.*smallest cut takes 13\.4 MB/);
+  assert.match(words.budgetWords({ bytes: 2e6, how: "assumed" }, plan), /assumed.*smallest cut takes 11\.2 MB/);
 });
 
 test("where it runs, and why", () => {

@@ -1,7 +1,8 @@
 // Attention of a step's rows over the KV cache: every row attends to the positions of its own sequence up to its own.
 //
-// A query is one head of one row. Queries of a kv head and a sequence are taken in tiles, tiles go over the cache block
-// by block, and a query's softmax is corrected whenever a block has a larger score (arXiv 2205.14135). Both products,
+// A query is one head of one row. Queries of a kv head are taken in tiles: those of a sequence, and of sequences that begin
+// alike, which attend to the blocks that they share at once (as in arXiv 2402.05099). Tiles go over the cache block by
+// block, and a query's softmax is corrected whenever a block has a larger score (arXiv 2205.14135). Both products,
 // queries × keys and weights × values, are one function over panels of eight columns. What is done for a query does not
 // depend on its tile, so neither does it on the threads.
 
@@ -53,7 +54,7 @@ const LOG2_E: f32 = 1.4426950408889634;
 /** f32 of scratch that a thread wants for heads of so many kept dims; coded: with a cache of codes. */
 export function attention_scratch_floats(qkDims: u32, voDims: u32, coded: bool): u32 {
   const outDims = cache_value_dims(voDims);
-  return TILE * (qkDims + CACHE_BLOCK + outDims + 3) + (coded ? CACHE_BLOCK * max(qkDims, outDims) : 0);
+  return TILE * (qkDims + CACHE_BLOCK + outDims + 4) + (coded ? CACHE_BLOCK * max(qkDims, outDims) : 0);
 }
 
 /** OP_ATTENTION over `count` rows. */
@@ -69,13 +70,23 @@ export function attention(op: usize, steps: usize, count: u32): void {
     const kvHead = first / (count * share);
     const query = first % (count * share);
     const most = min(min(count * share - query, end - first), TILE);
-    const sequence = load<u32>(steps + (query / share) * ROW_BYTES, ROW_SEQUENCE);
     let queries: u32 = 1;
-    while (queries < most && load<u32>(steps + ((query + queries) / share) * ROW_BYTES, ROW_SEQUENCE) == sequence)
+    while (queries < most && go_together(op, steps, (query + queries - 1) / share, (query + queries) / share))
       queries++;
-    attend(op, steps, kvHead, sequence, query, queries);
+    attend(op, steps, kvHead, query, queries);
     first += queries;
   }
+}
+
+/** Are two rows of one sequence, or of two that begin with the same block? */
+function go_together(op: usize, steps: usize, row: u32, next: u32): bool {
+  return row == next || load<u32>(table_of(op, steps, row)) == load<u32>(table_of(op, steps, next));
+}
+
+/** Address of the places of the blocks of a row's sequence. */
+function table_of(op: usize, steps: usize, row: u32): usize {
+  const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
+  return load<u32>(op, ATTENTION_TABLE) + load<u32>(steps + row * ROW_BYTES, ROW_SEQUENCE) * blocks * 4;
 }
 
 /** Stores k and v of the rows in the cache: this thread's share of them. */
@@ -173,62 +184,85 @@ function expand_values(block: usize, dims: u32, positions: u32, to: usize): void
   }
 }
 
-/** One tile: `queries` of a kv head and a sequence, from number `first` on. */
-function attend(op: usize, steps: usize, kvHead: u32, sequence: u32, first: u32, queries: u32): void {
+/** One tile: `queries` of a kv head, from number `first` on. */
+function attend(op: usize, steps: usize, kvHead: u32, first: u32, queries: u32): void {
   const blocks = cache_slab_blocks(load<u32>(op, ATTENTION_CONTEXT));
-  const kvHeads = load<u32>(op, ATTENTION_KV_HEADS);
-  const share = load<u32>(op, ATTENTION_HEADS) / kvHeads;
+  const share = load<u32>(op, ATTENTION_HEADS) / load<u32>(op, ATTENTION_KV_HEADS);
   const qkDims = load<u32>(op, ATTENTION_QK_UNITS) * load<u32>(op, ATTENTION_QK_CHANNELS);
   const voDims = load<u32>(op, ATTENTION_VO_UNITS) * load<u32>(op, ATTENTION_VO_CHANNELS);
   const outDims = cache_value_dims(voDims);
   const qBytes = qkDims * 4;
   const outBytes = outDims * 4;
   const coded = load<u32>(op, ATTENTION_CODED) != 0;
+  const keyBytes = cache_block_bytes(qkDims, coded);
+  const valueBytes = cache_block_bytes(outDims, coded);
   const q = load<u32>(op, ATTENTION_SCRATCH) + thread_index() * attention_scratch_floats(qkDims, voDims, coded) * 4;
   const scores: usize = q + TILE * qBytes; // [TILE][CACHE_BLOCK], then the weights
   const out: usize = scores + TILE * SCORES_BYTES; // [TILE][outDims]
   const mosts: usize = out + TILE * outBytes; // [TILE]: largest score so far
   const sums: usize = mosts + TILE * 4; // [TILE]: of the weights
   const ends: usize = sums + TILE * 4; // [TILE] of u32: positions that the query attends to
-  const expanded: usize = ends + TILE * 4; // keys, then values, of a block of codes
+  const tables: usize = ends + TILE * 4; // [TILE] of u32: table_of()
+  const expanded: usize = tables + TILE * 4; // keys, then values, of a block of codes
 
   gather(op, kvHead, first, queries, q);
   memory.fill(out, 0, queries * outBytes);
-  let positions: u32 = 0; // the last query's: rows of a sequence ascend
+  let positions: u32 = 0;
   for (let i: u32 = 0; i < queries; i++) {
-    positions = load<u32>(steps + ((first + i) / share) * ROW_BYTES, ROW_POSITION) + 1;
+    const row = (first + i) / share;
+    const end = load<u32>(steps + row * ROW_BYTES, ROW_POSITION) + 1;
+    positions = max(positions, end);
     store<f32>(mosts + i * 4, -Infinity);
     store<f32>(sums + i * 4, 0);
-    store<u32>(ends + i * 4, positions);
+    store<u32>(ends + i * 4, end);
+    store<u32>(tables + i * 4, table_of(op, steps, row) as u32);
   }
-  const keyBytes = cache_block_bytes(qkDims, coded);
-  const valueBytes = cache_block_bytes(outDims, coded);
-  let place: usize = load<u32>(op, ATTENTION_TABLE) + sequence * blocks * 4;
   for (let start: u32 = 0; start < positions; start += CACHE_BLOCK) {
-    let keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, keyBytes, load<u32>(place), kvHead);
-    let values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, valueBytes, load<u32>(place), kvHead);
-    const block = min(positions - start, CACHE_BLOCK);
-    if (coded) {
-      expand_keys(keys, qkDims, block, expanded);
-      keys = expanded;
+    for (let i: u32 = 0; i < queries; ) {
+      if (load<u32>(ends + i * 4) <= start) {
+        i++;
+        continue;
+      }
+      // The queries from i on that attend to the same block.
+      const place = place_at(tables + i * 4, start);
+      let end: u32 = 0;
+      let run: u32 = 0;
+      while (i + run < queries) {
+        const own = load<u32>(ends + (i + run) * 4);
+        if (own <= start || place_at(tables + (i + run) * 4, start) != place) break;
+        end = max(end, own);
+        run++;
+      }
+      let keys = cache_block_ptr(load<u32>(op, ATTENTION_K_CACHE), blocks, keyBytes, place, kvHead);
+      let values = cache_block_ptr(load<u32>(op, ATTENTION_V_CACHE), blocks, valueBytes, place, kvHead);
+      const block = min(end - start, CACHE_BLOCK);
+      const ownScores = scores + i * SCORES_BYTES;
+      if (coded) {
+        expand_keys(keys, qkDims, block, expanded);
+        keys = expanded;
+      }
+      memory.fill(ownScores, 0, run * SCORES_BYTES);
+      for (let p: u32 = 0; p < block; p += CACHE_LANES)
+        multiply(run, q + i * qBytes, qBytes, keys + p * qBytes, qkDims, ownScores + p * 4, SCORES_BYTES);
+      for (let j = i; j < i + run; j++) {
+        const seen = load<u32>(ends + j * 4) - start;
+        weigh(scores + j * SCORES_BYTES, seen, mosts + j * 4, sums + j * 4, out + j * outBytes, outBytes);
+      }
+      if (coded) {
+        expand_values(values, outDims, block, expanded);
+        values = expanded;
+      }
+      for (let d: u32 = 0; d < outDims; d += CACHE_LANES)
+        multiply(run, ownScores, SCORES_BYTES, values + d * SCORES_BYTES, block, out + i * outBytes + d * 4, outBytes);
+      i += run;
     }
-    memory.fill(scores, 0, queries * SCORES_BYTES);
-    for (let p: u32 = 0; p < block; p += CACHE_LANES)
-      multiply(queries, q, qBytes, keys + p * qBytes, qkDims, scores + p * 4, SCORES_BYTES);
-    for (let i: u32 = 0; i < queries; i++) {
-      const end = load<u32>(ends + i * 4);
-      const seen = end - min(end, start);
-      weigh(scores + i * SCORES_BYTES, seen, mosts + i * 4, sums + i * 4, out + i * outBytes, outBytes);
-    }
-    if (coded) {
-      expand_values(values, outDims, block, expanded);
-      values = expanded;
-    }
-    for (let d: u32 = 0; d < outDims; d += CACHE_LANES)
-      multiply(queries, scores, SCORES_BYTES, values + d * SCORES_BYTES, block, out + d * 4, outBytes);
-    place += 4;
   }
   scatter(op, kvHead, first, queries, out, outBytes, sums);
+}
+
+/** The place of the block with the position `start`, by a query's table. */
+function place_at(table: usize, start: u32): u32 {
+  return load<u32>((load<u32>(table) as usize) + (start / CACHE_BLOCK) * 4);
 }
 
 /** q[i] = query first + i × scale × log2 e, the units' dims side by side: scores are powers of 2. */
