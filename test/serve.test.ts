@@ -16,7 +16,7 @@ watchModels();
 const PROMPT = "Once upon a time";
 const PARALLEL = 4;
 const JSON_TYPE = { "Content-Type": "application/json" };
-const FUZZED = 2000;
+const FUZZED = Number(process.env.SNUG_FUZZED ?? 2000);
 
 const opened: Server[] = [];
 

@@ -1,2 +1,2 @@
 /** As in package.json; test/wasi.test.ts compares them. */
-export const VERSION: string = "0.6.0";
+export const VERSION: string = "0.7.0";
