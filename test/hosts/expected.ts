@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { Model, Pack, PlanOptions } from "../../runtime/index";
 
 export const DEMO = "packs/demo/tale.snug";
-export const WHOLE: PlanOptions = { pruning: 0, context: 256, threads: 1 };
+/** A GPU keeps keys and values in f32. */
+export const WHOLE: PlanOptions = { pruning: 0, context: 256, threads: 1, kv: "f32" };
 export const PROMPT = "Once upon a time";
 export const GREEDY = { temperature: 0, repeatPenalty: 1, maxTokens: 16 };
 /**
