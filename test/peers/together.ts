@@ -1,5 +1,6 @@
 // npm run bench:together: what several texts at once bring, and how long a text waits while a prompt is read beside it. All in
-// one run, in turn, medians; on the shape of Qwen2.5-0.5B with random weights, or another: npm run bench:together -- SHAPE GROUP.
+// one run, in turn, medians; on the shape of Qwen2.5-0.5B with random weights, or another: npm run bench:together -- SHAPE GROUP;
+// --turbo: with wider vectors, where the engine has them.
 
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,13 +15,16 @@ const CHAT_TOKENS = 120;
 const CHAT_ALONE_MS = 1000;
 const GREEDY = { temperature: 0, repeatPenalty: 1 } as const;
 
-const [name = "qwen2.5-0.5b", group = "128"] = process.argv.slice(2);
+const turbo = process.argv.includes("--turbo");
+const [name = "qwen2.5-0.5b", group = "128"] = process.argv.slice(2).filter((word) => word !== "--turbo");
 const shape = SHAPES[name];
 if (shape === undefined) throw new Error(`${name} is no shape: there are ${Object.keys(SHAPES).join(", ")}`);
-const pack = await open(await syntheticSource(shape, { weights: "q4", group: Number(group) }));
+const pack = await open(await syntheticSource(shape, { weights: "q4", group: Number(group) }), { turbo });
 const plan = pack.plan({ sequences: TOGETHER, context: 2048 });
 const model = await pack.load(plan);
-console.log(`${name}, 4 bit in groups of ${group}, ${plan.threads} threads, build ${pack.build.simd}`);
+console.log(
+  `${name}, 4 bit in groups of ${group}, ${plan.threads} threads, build ${pack.build.simd}${pack.build.turbo ? ", turbo" : ""}`,
+);
 
 let prompts = 0;
 
