@@ -130,8 +130,8 @@ export class Residence {
 
   /** Tokens were read: blocks that are full by now can be found by others, and the state, where it is to be kept. */
   note(sequence: Sequence): void {
-    // A state that was brought back may be damaged: nobody else goes on behind it.
-    if (this.#snapshots !== null && sequence.isRestored) return;
+    // What was brought back may be damaged: nobody else goes on behind it.
+    if (sequence.isRestored) return;
     if (this.#shares && this.#pool !== null) this.#nameBlocks(sequence, this.#pool);
     if (this.#snapshots !== null) this.#keepState(sequence, this.#snapshots);
   }

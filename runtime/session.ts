@@ -59,7 +59,10 @@ export class Session {
     return new Generation(this.#model, this.#sequence, options);
   }
 
-  /** Another session that has said the same so far. Blocks of the KV cache are shared with it, a state is copied. */
+  /**
+   * Another session that has said the same so far. Blocks of the KV cache are shared with it, a state is copied; what was
+   * restored is shared with nobody, and read anew.
+   */
   async fork(): Promise<Session> {
     const { engine, plan } = this.#model;
     const session = new Session(this.#model);
