@@ -1,6 +1,12 @@
 // What the matrix kernels are made of, inlined where it is used: passed as arguments, vectors would cost more than the
 // work (and V8's fusing to 256 bits breaks on them). In a file of its own because the formatter cannot read @inline.
 
+// V8 builds a vector constant anew at every use; a load it keeps.
+/** u8 0x0f in each lane. */
+export const NIBBLES: usize = memory.data<u32>([0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f], 16);
+/** i16 1 in each lane. */
+export const ONES: usize = memory.data<u32>([0x00010001, 0x00010001, 0x00010001, 0x00010001], 16);
+
 /** sums + the sums of products × scales, rounded once or twice. */
 @inline
 function add_products(sums: v128, products: v128, scales: v128): v128 {
@@ -9,11 +15,11 @@ function add_products(sums: v128, products: v128, scales: v128): v128 {
 }
 
 /**
- * out[0 … 16) += the sums × the f16 scales, read without HALF_SCALE, × the record's scale. Two vectors at a time are
- * loaded, then stored: V8 can make one of 256 bits of such a pair.
+ * out[0 … 8) += the sums × the f16 scales, read without HALF_SCALE, × the record's scale. Two vectors at a time are loaded,
+ * then stored: V8 can make one of 256 bits of such a pair.
  */
 @inline
-export function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+export function add_half(out: usize, scales: usize, record: usize, c0: v128, c1: v128): void {
   const scale = v128.load32_splat(record);
   const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
   const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
@@ -21,12 +27,13 @@ export function add_group(out: usize, scales: usize, record: usize, c0: v128, c1
   const s1 = add_products(v128.load(out, 16), c1, f1);
   v128.store(out, s0);
   v128.store(out, s1, 16);
-  const f2 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 16), 13), scale);
-  const f3 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 24), 13), scale);
-  const s2 = add_products(v128.load(out, 32), c2, f2);
-  const s3 = add_products(v128.load(out, 48), c3, f3);
-  v128.store(out, s2, 32);
-  v128.store(out, s3, 48);
+}
+
+/** The same of all 16 rows of a tile. */
+@inline
+export function add_group(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  add_half(out, scales, record, c0, c1);
+  add_half(out + 32, scales + 16, record, c2, c3);
 }
 
 @inline
@@ -79,16 +86,4 @@ export function add_sums(out: usize, scales: usize, record: usize, c0: v128, c1:
   const s3 = add_products(v128.load(out, 48), c3, f3);
   v128.store(out, s2, 32);
   v128.store(out, s3, 48);
-}
-
-/** As add_group(), of half its rows. */
-@inline
-export function add_half(out: usize, scales: usize, record: usize, c0: v128, c1: v128): void {
-  const scale = v128.load32_splat(record);
-  const f0 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales), 13), scale);
-  const f1 = f32x4.mul(i32x4.shl(v128.load16x4_u(scales, 8), 13), scale);
-  const s0 = add_products(v128.load(out), c0, f0);
-  const s1 = add_products(v128.load(out, 16), c1, f1);
-  v128.store(out, s0);
-  v128.store(out, s1, 16);
 }

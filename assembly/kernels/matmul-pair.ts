@@ -3,18 +3,11 @@
 // registers.
 
 import { ROW_TILE } from "../../packs/format";
-import { add_half } from "./lanes";
+import { add_half, NIBBLES, ONES } from "./lanes";
 import { NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const BLOCK_BYTES: u32 = 64; // 8 columns of a tile
 const HALF_BYTES: u32 = 32; // of a block; of the f32 sums, and with f16 scales half as much
-
-const CONSTANTS = memory.data<u32>(
-  [0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x00010001, 0x00010001, 0x00010001, 0x00010001],
-  16,
-);
-const NIBBLES: usize = 0;
-const ONES: usize = 16;
 
 /** out[t][r] += Σ_c w[r, c] · x[t, c] for one tile and two rows t; arguments: tile_times_rows(). */
 export function tile_times_pair(
@@ -27,8 +20,8 @@ export function tile_times_pair(
   out: usize,
   outBytes: u32,
 ): void {
-  const low = v128.load(CONSTANTS, NIBBLES);
-  const ones = v128.load(CONSTANTS, ONES);
+  const low = v128.load(NIBBLES);
+  const ones = v128.load(ONES);
   const codesBytes = group * (ROW_TILE / 2);
   for (let g: u32 = 0; g < groups; g++) {
     const later = x + xBytes;

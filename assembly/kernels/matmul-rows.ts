@@ -4,7 +4,7 @@
 
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
 import { group_bytes } from "../pack";
-import { add_sums, unpack_scales } from "./lanes";
+import { add_sums, NIBBLES, ONES, unpack_scales } from "./lanes";
 import { CODES_START, codes_group_bytes, NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums, and of a step
@@ -22,9 +22,6 @@ const SCALES_BYTES: u32 = UNPACKED_BYTES / 2;
 
 /** Of scratch: an unpacked stretch and its scales f32 [groups][ROW_TILE]. */
 export const MATMUL_ROWS_SCRATCH_BYTES: u32 = UNPACKED_BYTES + SCALES_BYTES;
-
-const ONES = memory.data<u32>([0x00010001, 0x00010001, 0x00010001, 0x00010001], 16);
-const NIBBLES = memory.data<u32>([0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f], 16);
 
 /**
  * out[t][r] += Σ_c w[r, c] · x[t, c] for one tile and `count` rows t, an even number. w: Q4 or Q8 tile of `groups` groups; x:

@@ -2,25 +2,22 @@
 // order in which they lie; sums are i32 within a group, f32 from group to group, in `out`.
 
 import { DTYPE_Q4, ROW_TILE } from "../../packs/format";
-import { add_group, dot_block, dot_bytes, relaxed_dot_block } from "./lanes";
+import { add_group, dot_block, dot_bytes, NIBBLES, ONES, relaxed_dot_block } from "./lanes";
 import { CODES_START, NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums
 
-// V8 builds a vector constant anew at every use; a load it keeps.
+// Of each i16; see NIBBLES.
 const CONSTANTS = memory.data<u32>(
   [
-    0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f, 0x00f000f0,
-    0x00f000f0, 0x00f000f0, 0x00f000f0, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00, 0x00010001, 0x00010001,
-    0x00010001, 0x00010001,
+    0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f, 0x00f000f0, 0x00f000f0, 0x00f000f0, 0x00f000f0, 0x0f000f00,
+    0x0f000f00, 0x0f000f00, 0x0f000f00,
   ],
   16,
 );
-const NIBBLES: usize = 0;
-const NIBBLES_0: usize = 16; // of each i16
-const NIBBLES_1: usize = 32;
-const NIBBLES_2: usize = 48;
-const ONES: usize = 64;
+const NIBBLES_0: usize = 0;
+const NIBBLES_1: usize = 16;
+const NIBBLES_2: usize = 32;
 
 /**
  * out[r] += Σ_c w[r, c] · x[c] for `tiles` tiles. w: Q4 or Q8, `groups` groups a tile; x: OP_QUANTIZE's records, one
@@ -82,8 +79,8 @@ function matvec_q4_relaxed(
   group: u32,
   out: usize,
 ): void {
-  const low = v128.load(CONSTANTS, NIBBLES);
-  const ones = v128.load(CONSTANTS, ONES);
+  const low = v128.load(NIBBLES);
+  const ones = v128.load(ONES);
   const end = out + tiles * TILE_BYTES;
   for (; out < end; out += TILE_BYTES) {
     for (let record = x; record < xEnd; record += recordBytes) {
