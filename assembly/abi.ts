@@ -118,6 +118,7 @@ export const MATMUL_BIAS_BYTES: u32 = 68; // from panel to panel, where panels a
 export const MATMUL_SCRATCH: u32 = 64; // [threads, MATMUL_SCRATCH_BYTES of kernels/matmul.ts]; none in a device
 export const MATMUL_PARTS: u32 = 72; // where panels are columns: that their tiles lie in (cut.ts); one in a device
 export const MATMUL_ROOM: u32 = 76; // panels that each part has room for
+export const MATMUL_WIDE: u32 = 80; // 1: the engine fuses vectors to 256 bits, 0: it does not
 export const AXIS_ROWS: u32 = 0; // panels are stacked along the output
 export const AXIS_COLS: u32 = 1; // panels are stacked along the input, and their products are added
 

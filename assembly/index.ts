@@ -32,7 +32,7 @@ export {
   plan_shape,
   rows_ptr,
 } from "./plan";
-export { program_length, program_ptr } from "./program";
+export { program_length, program_ptr, program_wide } from "./program";
 export { logits_best, logits_choose, logits_choose_among, logits_score } from "./sample";
 export { sampler_configure as logits_configure, sampler_state as logits_sampler_ptr } from "./sampler";
 export { self_test } from "./self-test";

@@ -85,6 +85,7 @@ import {
   MATMUL_ROWS,
   MATMUL_SCRATCH,
   MATMUL_WEIGHT,
+  MATMUL_WIDE,
   NORM_EPS,
   NORM_IN,
   NORM_OUT,
@@ -185,6 +186,7 @@ const nowhere = memory.data(OP_BYTES, 8);
 let programPtr: usize = 0;
 let count: u32 = 0;
 let emitting = false;
+let wide: bool = false;
 let layerNow: u32 = 0;
 let codesPtr: usize = 0;
 let scratchPtr: usize = 0;
@@ -193,6 +195,11 @@ let codesInput: usize = 0;
 let codesDtype: u32 = 0;
 let codesGroup: u32 = 0;
 let matmulInput: usize = 0; // of the op before, if it is a matmul
+
+/** Does the engine fuse vectors to 256 bits? To be said before a program is made; where nothing is said, it does not. */
+export function program_wide(on: bool): void {
+  wide = on;
+}
 
 /** Starts a program at an address that the layout has taken. */
 export function program_start(ptr: usize, emit: bool): void {
@@ -507,6 +514,7 @@ function append_matmul(
   store<u32>(op, panels, MATMUL_PANELS);
   store<u32>(op, tensor_span(matrix), MATMUL_PANEL_BYTES);
   store<u32>(op, axis, MATMUL_AXIS);
+  store<u32>(op, wide ? 1 : 0, MATMUL_WIDE);
   store<u32>(op, (coded ? codesPtr : 0) as u32, MATMUL_CODES);
   store<u32>(op, scratchPtr as u32, MATMUL_SCRATCH);
   return op;

@@ -53,6 +53,7 @@ export interface CoreExports {
   state_part_bytes(part: number): number;
   program_ptr(): number;
   program_length(): number;
+  program_wide(on: boolean): void;
   rows_ptr(): number;
   step(rows: number): number;
   step_begin(rows: number): number;

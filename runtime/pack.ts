@@ -238,6 +238,7 @@ export class Pack {
     const build = shared ? await chooseBuild(this.#host, { shared, turbo: this.#turbo }) : this.build;
     const core = new Core(build.module, this.#source.name, shared, bytes);
     if (shared) core.startThreads(this.#host, plan.threads - 1);
+    core.exports.program_wide(build.turbo);
     try {
       this.#replan(core, plan);
     } catch (error) {

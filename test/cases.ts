@@ -170,7 +170,7 @@ interface MatmulSpec {
   panels: number;
 }
 
-const MATMUL_COUNTS = [1, 2, 3, 4, 5, 7, 8, 9, 64];
+const MATMUL_COUNTS = [1, 2, 3, 4, 5, 7, 8, 9, 23, 64];
 /** Round the tile of 16 rows and the 256 columns that are unpacked at once. */
 const MATMULS: MatmulSpec[] = [
   { dtype: DTYPE_F32, rows: 1, cols: 1, group: 0, panels: 1 },

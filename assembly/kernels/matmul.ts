@@ -23,19 +23,22 @@ import {
   MATMUL_ROWS,
   MATMUL_SCRATCH,
   MATMUL_WEIGHT,
+  MATMUL_WIDE,
   OP_FLAGS,
 } from "../abi";
 import { tile_bytes } from "../pack";
 import { share, share_end, share_start, thread_index } from "../threads";
 import { MATMUL_F32_SCRATCH_BYTES, tile_times_f32 } from "./matmul-f32";
+import { tile_times_four } from "./matmul-four";
 import { tile_times_pair } from "./matmul-pair";
 import { MATMUL_ROWS_SCRATCH_BYTES, tile_times_rows } from "./matmul-rows";
 import { matvec } from "./matvec";
 import { codes_group_bytes } from "./quantize";
 
 const TILE_BYTES: u32 = ROW_TILE * 4; // of a tile's f32 sums for one row of activations
-/** As many rows, and fewer, are taken in pairs. */
-const PAIRED_ROWS: u32 = 5;
+/** As many rows, and fewer, meet weights in registers: two at a time, and four where vectors are wide. */
+const FEW_ROWS: u32 = 5;
+const FEW_ROWS_WIDE: u32 = 23;
 const PART_ROWS: u32 = 64; // whose sums of a tile that is not full are held
 const MATMUL_TILE_SCRATCH_BYTES: u32 = max(MATMUL_F32_SCRATCH_BYTES, MATMUL_ROWS_SCRATCH_BYTES);
 /** Of scratch, for each thread. */
@@ -165,10 +168,14 @@ function add_whole_tiles(
     return;
   }
   const pairs = count & ~1;
-  const few = ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4 && count <= PAIRED_ROWS;
+  const wide = load<u32>(op, MATMUL_WIDE) != 0;
+  const few = ASC_FEATURE_RELAXED_SIMD && dtype == DTYPE_Q4 && count <= (wide ? FEW_ROWS_WIDE : FEW_ROWS);
+  const fours = wide ? count & ~3 : 0;
   for (let i: u32 = 0; i < tiles; i++) {
     if (few) {
-      for (let t: u32 = 0; t < pairs; t += 2)
+      for (let t: u32 = 0; t < fours; t += 4)
+        tile_times_four(group, w, groups, x + t * xBytes, xBytes, recordBytes, out + t * outBytes, outBytes);
+      for (let t = fours; t < pairs; t += 2)
         tile_times_pair(group, w, groups, x + t * xBytes, xBytes, recordBytes, out + t * outBytes, outBytes);
     } else tile_times_rows(dtype, group, w, groups, x, xBytes, out, outBytes, pairs, scratch);
     if (pairs < count) matvec(dtype, group, w, 1, groups, x + pairs * xBytes, recordBytes, out + pairs * outBytes);
