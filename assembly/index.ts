@@ -4,7 +4,7 @@
 export { cut_kept, cut_kept_ptr } from "./cut";
 export { ceiling, step, step_begin, step_ops, thread_join, thread_serve } from "./exec";
 export { ceiling_products } from "./kernels/ceilings";
-export { cache_blocks, cache_map } from "./kv-cache";
+export { cache_blocks, cache_map, cache_table } from "./kv-cache";
 export { load_finish, load_move, load_read, load_read_ptr, load_reads, load_rehearsal, load_verify } from "./load";
 export { arena_base } from "./memory";
 export {

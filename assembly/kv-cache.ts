@@ -5,15 +5,15 @@
 //   values: [dims / 8 rounded up, CACHE_BLOCK positions, 8 dims]
 // The numbers are f32; or codes of 8 bit, and behind them a scale for each position: f32 [CACHE_BLOCK], the largest
 // magnitude of a head's key, or value, / 127. Dims are a head's kept ones, in the order of the units. Which blocks a
-// sequence's positions lie in is the host's to say, cache_map(); until it does, and always in a device, they are those of
-// the sequence's own slab in order. A block holds the same positions in all layers, so one table is for all. The only home
+// sequence's positions lie in is the host's to say, cache_map(); until it does, they are those of the sequence's own slab in
+// order. A block holds the same positions in all layers, so one table is for all. The only home
 // of these addresses.
 
 import { HEADER_HEADS, HEADER_KV_HEADS } from "../packs/format";
 import { CACHE_BLOCK, STATUS_ARGUMENT } from "./abi";
 import { arena_take, PART_CORE, PART_KV } from "./memory";
 import { pack_field } from "./pack";
-import { shape_coded, shape_context, shape_device, shape_sequences } from "./shape";
+import { shape_coded, shape_context, shape_sequences } from "./shape";
 import { fail } from "./status";
 
 /** Numbers side by side. */
@@ -49,11 +49,10 @@ export function cache_take(kvHeads: u32, dims: u32): usize {
 /** Takes the table, if there is attention. */
 export function cache_table_take(): void {
   const entries = (shape_sequences() as u64) * cache_slab_blocks(shape_context());
-  const isThere = !shape_device() && pack_field(HEADER_HEADS) > 0;
-  table = isThere ? arena_take(PART_CORE, entries * 4) : 0;
+  table = pack_field(HEADER_HEADS) > 0 ? arena_take(PART_CORE, entries * 4) : 0;
 }
 
-/** Address of the table; 0 if there is none. */
+/** Address of the table, u32 [sequences, blocks of a slab]; 0 if there is none. */
 export function cache_table(): usize {
   return table;
 }
@@ -70,7 +69,7 @@ export function cache_blocks(): u32 {
   return shape_sequences() * cache_slab_blocks(shape_context());
 }
 
-/** Lets a block of the pool be the index-th of a sequence, from the next step on. Not in a device plan. */
+/** Lets a block of the pool be the index-th of a sequence, from the next step on. */
 export function cache_map(sequence: u32, index: u32, block: u32): i32 {
   const blocks = cache_slab_blocks(shape_context());
   if (table == 0 || sequence >= shape_sequences()) return fail(STATUS_ARGUMENT, 0, sequence);

@@ -1,7 +1,7 @@
 // Executes steps on a device: walks the program, op by op, over the rows that the core has checked.
 
 import { type Device, GpuError } from "./device";
-import { launchesOf } from "./kernels";
+import { cacheBlocksOf, launchesOf } from "./kernels";
 import {
   type Buffer,
   type Capacity,
@@ -18,7 +18,7 @@ import { storageBytes } from "./matmul";
 import { Memory } from "./memory";
 import { type MatmulOp, type Op, readOps } from "./ops";
 import { fuse, fuseCodes, withoutCodes } from "./passes";
-import { stepBytes, writeStep } from "./step";
+import { placesInOrder, placesOf, stepBytes, writeStep } from "./step";
 import {
   BUFFER_COPY_DST,
   BUFFER_COPY_SRC,
@@ -98,6 +98,8 @@ export class Executor {
   #recorded: Recorded | undefined;
   #destroyed = false;
   readonly #logits: number;
+  /** As the device has them. */
+  #places: Uint32Array<ArrayBuffer>;
 
   private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
     const { capacity, vocabulary } = options;
@@ -108,7 +110,9 @@ export class Executor {
     this.#logits = plan.logits;
     const buffer = (label: string, size: number, usage: number) =>
       device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
-    this.#step = buffer("step", stepBytes(capacity), BUFFER_STORAGE);
+    this.#places = placesOf(plan.table, capacity.sequences);
+    this.#step = buffer("step", stepBytes(capacity) + this.#places.byteLength, BUFFER_STORAGE);
+    this.#writePlaces();
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
     this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
     this.#found = buffer("found", FOUND_BYTES, BUFFER_STORAGE | BUFFER_COPY_SRC);
@@ -198,6 +202,23 @@ export class Executor {
   upload(address: number, bytes: Uint8Array<ArrayBuffer>): void {
     this.device.check();
     this.#memory.write(address, bytes);
+  }
+
+  /**
+   * Says where the cache's blocks of each sequence lie, from the next step on. table: [sequences, blocks], as
+   * assembly/kv-cache.ts has it; until it is said, they lie in order.
+   */
+  place(table: Uint32Array): void {
+    const places = placesOf(table, this.#capacity.sequences);
+    if (places.length !== this.#places.length)
+      throw new Error(`a table of ${table.length} blocks is another program's`);
+    if (places.every((place, i) => place === this.#places[i])) return;
+    this.#places = places;
+    this.#writePlaces();
+  }
+
+  #writePlaces(): void {
+    this.device.device.queue.writeBuffer(this.#step, stepBytes(this.#capacity), this.#places);
   }
 
   /** Runs a step and leaves it at that: its results are in the cache, or overwritten. */
@@ -429,6 +450,8 @@ interface Layout {
   readonly windows: readonly Window[];
   /** Where the logits lie. */
   readonly logits: number;
+  /** Places of the cache's blocks, [sequences, blocks]. */
+  readonly table: Uint32Array;
 }
 
 function layOut(
@@ -457,7 +480,9 @@ function layOut(
         "unavailable",
         `${bytes} bytes in one binding are more than the ${device.bindingBytes} that there may be: plan fewer rows, or a smaller context`,
       );
-  return { few, many, choices, launches, windows, logits };
+  const { blocks, kvHeads } = cacheBlocksOf(ops);
+  const table = placesInOrder(capacity.sequences, blocks, kvHeads);
+  return { few, many, choices, launches, windows, logits, table };
 }
 
 /** The launches that choose from the logits: parts, the best of them, the best to go on from; the candidates' two turns. */

@@ -228,6 +228,12 @@ function ropeLaunch(rope: RopeOp | null, attention: AttentionOp | null, capacity
   };
 }
 
+/** Blocks of the cache that a sequence has room for, and the heads that each is for; the same in all layers. */
+export function cacheBlocksOf(ops: readonly Op[]): { blocks: number; kvHeads: number } {
+  const op = ops.find((one): one is AttentionOp => one.kind === "attention");
+  return op === undefined ? { blocks: 0, kvHeads: 0 } : { blocks: positionsOf(op) / CACHE_BLOCK, kvHeads: op.kvHeads };
+}
+
 function positionsOf(op: AttentionOp): number {
   return Math.ceil(op.context / CACHE_BLOCK) * CACHE_BLOCK;
 }

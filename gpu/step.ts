@@ -9,7 +9,10 @@ export const TILE_ROWS = 16;
 const HEADER = 3;
 const WORDS = 4;
 
-/** Bytes of the largest step. */
+/** Blocks of the cache whose places are side by side. */
+const PLACES = 4;
+
+/** Bytes of the largest step, without the places of the cache's blocks, which are behind it. */
 export function stepBytes({ rows, outputs, sequences }: Capacity): number {
   return (HEADER + 3 * rows + sequences + outputs) * WORDS * 4;
 }
@@ -56,6 +59,23 @@ export function writeStep(
   endRun();
   put(0, count, outputs, runs, sequences.size);
   put(1, rowsAt, runsAt, sequencesAt, tilesAt);
-  put(2, outputsAt);
+  put(2, outputsAt, 0, 0, outputsAt + capacity.outputs);
   return { words, shape: { rows: count, outputs, sequences: sequences.size, tiles, position: highest } };
+}
+
+/** The places of each sequence's blocks as the kernels read them. table: [sequences, blocks] (assembly/kv-cache.ts). */
+export function placesOf(table: Uint32Array, sequences: number): Uint32Array<ArrayBuffer> {
+  const blocks = table.length / sequences;
+  const padded = Math.ceil(blocks / PLACES) * PLACES;
+  const places = new Uint32Array(sequences * padded);
+  for (let i = 0; i < sequences; i++) places.set(table.subarray(i * blocks, (i + 1) * blocks), i * padded);
+  return places;
+}
+
+/** The table of sequences whose blocks lie in order, each in a slab of its own. */
+export function placesInOrder(sequences: number, blocks: number, kvHeads: number): Uint32Array {
+  return Uint32Array.from(
+    { length: sequences * blocks },
+    (_, i) => Math.floor(i / blocks) * kvHeads * blocks + (i % blocks),
+  );
 }

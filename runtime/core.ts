@@ -44,6 +44,7 @@ export interface CoreExports {
   narrow_stack(stack: number, units: number): number;
   narrow_apply(): number;
   cache_blocks(): number;
+  cache_table(): number;
   cache_map(sequence: number, index: number, block: number): number;
   kv_parts(): number;
   kv_part_ptr(part: number, block: number): number;

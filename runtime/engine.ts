@@ -364,8 +364,11 @@ export class Engine {
     if (this.#ahead?.sequence !== sequence || this.#ahead.known !== sequence.tokens.length) {
       await this.#endAhead();
       if (sequence.slot === undefined || sequence.pending !== 1) return false;
+      const { most } = want.choice;
+      const residence = this.#residenceOf(core);
+      if (!residence.makeRoom(sequence, most, ({ want: theirs }) => theirs === undefined)) return false;
       writeRows(core, sequence.tokens.slice(-1), sequence.seen, () => true, { sequence: sequence.slot });
-      this.#ahead = { sequence, tokens: executor.greedy(want.choice.most), known: sequence.tokens.length };
+      this.#ahead = { sequence, tokens: executor.greedy(most), known: sequence.tokens.length };
     }
     const ahead = this.#ahead;
     const next = await ahead.tokens.next();
@@ -386,8 +389,13 @@ export class Engine {
     this.#ahead = undefined;
     await ahead.tokens.return();
     // The cache has run ahead: what it holds of the tokens that came is right, but a state is of those behind them.
-    const hasState = this.#model.core.exports.pack_field(HEADER_SSM_HEADS) > 0;
-    ahead.sequence.seen = hasState ? 0 : ahead.known - 1;
+    const { sequence, known } = ahead;
+    if (sequence.slot === undefined) return;
+    const { core } = this.#model;
+    const residence = this.#residenceOf(core);
+    sequence.seen = core.exports.pack_field(HEADER_SSM_HEADS) > 0 ? 0 : known - 1;
+    residence.trim(sequence);
+    residence.note(sequence);
   }
 }
 

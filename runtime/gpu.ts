@@ -153,10 +153,12 @@ export class GpuExecutor implements Executor {
     this.#executor.destroy();
   }
 
-  /** The rows at rows_ptr(), checked. */
+  /** The rows at rows_ptr(), checked; with the cache's blocks where the core has them. */
   #rows(rows: number): Uint8Array {
     const { exports } = this.#core;
     guarded(() => this.#core.check(exports.step_begin(rows)));
+    const table = exports.cache_table() >>> 0;
+    if (table !== 0) this.#executor.place(this.#core.words(table, exports.cache_blocks()));
     return this.#core.bytes(exports.rows_ptr(), rows * ROW_BYTES);
   }
 }

@@ -14,7 +14,7 @@ import { Snapshots } from "./snapshots";
 export class Residence {
   readonly #core: Core;
   readonly #slots: (Sequence | undefined)[];
-  /** null: the blocks of a slot are its own. */
+  /** null: there is no attention. */
   readonly #pool: KvPool | null;
   /** Can the host see what is kept? */
   readonly #isInCore: boolean;
@@ -30,7 +30,7 @@ export class Residence {
     this.#core = core;
     this.#slots = new Array<Sequence | undefined>(sequences).fill(undefined);
     this.#isInCore = deviceBytes === 0;
-    const isPooled = this.#isInCore && exports.pack_field(HEADER_HEADS) > 0;
+    const isPooled = exports.pack_field(HEADER_HEADS) > 0;
     this.#pool = isPooled ? new KvPool(exports.cache_blocks(), CACHE_BLOCK) : null;
     this.#snapshots = snapshots > 0 ? new Snapshots(snapshots) : null;
     this.#shares = isPooled && (exports.pack_field(HEADER_SSM_HEADS) === 0 || snapshots > 0);
@@ -157,6 +157,12 @@ export class Residence {
       blocks[index] = block;
       this.#map(sequence.slot as number, index, block);
     }
+  }
+
+  /** Lets the blocks go that were taken for tokens that did not come. */
+  trim(sequence: Sequence): void {
+    const { blocks, tokens } = sequence;
+    this.#pool?.release(blocks.splice(Math.ceil(tokens.length / CACHE_BLOCK)));
   }
 
   /** What is kept of a sequence; null: nothing, or it cannot be seen. */

@@ -47,9 +47,9 @@ export interface AttentionSpec {
   sequences: [before: number, rows: number][];
   /** The rows of a sequence follow each other; otherwise the sequences take turns. */
   runs?: boolean;
-  /** The blocks of a sequence lie anywhere in the pool. Not on a device, where they lie in order. */
+  /** The blocks of a sequence lie anywhere in the pool. */
   scattered?: boolean;
-  /** Sequences begin with the same positions, so many, in the same blocks. Not on a device. */
+  /** Sequences begin with the same positions, so many, in the same blocks. */
   shared?: number;
   /** Of the queries; large ones make a softmax that is all but one-hot. Default 1. */
   size?: number;

@@ -41,8 +41,7 @@ const SKIPPED = 6;
 
 /** The ops; products of codes in both ways, on codes that are there and on those that the kernel makes. */
 export function opTests({ device, executes, thorough }: GpuContext): GpuTest[] {
-  // In a device the blocks of a sequence lie in order.
-  const own = CASES.filter(({ name }) => (device.packedDot || !isCoded(name)) && !/scattered|shared/.test(name));
+  const own = CASES.filter(({ name }) => device.packedDot || !isCoded(name));
   const used = thorough ? own : thinned(own);
   return used.flatMap(({ name, make }) => [
     { name, run: () => runCase(device, make(), executes, true) },
@@ -94,6 +93,7 @@ export async function runCase(device: Device, made: OpCase, executes: boolean, f
   });
   try {
     executor.upload(0, image);
+    if (made.op === OP_ATTENTION) executor.place(new Uint32Array((made.buffers.table as Uint8Array).slice().buffer));
     await executor.compiled();
     executor.run(rowRecords(made));
     if (!executes) return;

@@ -40,6 +40,7 @@ export function textTests(context: GpuContext): GpuTest[] {
       run: () => earlyTest(context, host, hook, pack),
     })),
     ...texts.map((pack) => ({ name: `session ${pack.name}`, run: () => sessionTest(context, host, pack) })),
+    ...texts.map((pack) => ({ name: `together ${pack.name}`, run: () => togetherTest(context, host, pack) })),
     ...texts.map((pack) => ({ name: `sampled ${pack.name}`, run: () => sampledTest(context, host, pack) })),
   ];
 }
@@ -243,5 +244,50 @@ async function sessionTest(context: GpuContext, host: Host, { file }: SmallPack)
       expectEqual(turn.tokens, await tokensOf(model, all, { ...GREEDY, maxTokens }), "tokens of a turn");
     }
     await session.dispose();
+  });
+}
+
+const SHARED_TOKENS = 70;
+const BRANCHES = 5;
+
+/** Texts that begin alike, more than have room at once, and branches of a session: as on the CPU, and what they share is read once. */
+async function togetherTest(context: GpuContext, host: Host, { file }: SmallPack): Promise<void> {
+  const exact = { pruning: 0, context: 160, activations: "f32", kv: "f32" } as const;
+  const options = { ...GREEDY, maxTokens: 12 };
+  const promptsOf = ({ vocabulary }: Model) => {
+    const { int } = random(77);
+    const shared = Array.from({ length: SHARED_TOKENS }, () => int(vocabulary));
+    return Array.from({ length: BRANCHES }, (_, branch) => [...shared, branch + 1, int(vocabulary)]);
+  };
+  const want = await withModel(context, host, file, { ...exact, device: "cpu" }, async (model) => {
+    const all: (readonly number[])[] = [];
+    for (const prompt of promptsOf(model)) all.push(await tokensOf(model, prompt, options));
+    return all;
+  });
+  await withModel(context, host, file, { ...exact, device: "gpu", rows: 48, sequences: 3 }, async (model) => {
+    const { engine, plan } = model;
+    const prompts = promptsOf(model);
+    const first = prompts[0] as number[];
+    expectEqual(await tokensOf(model, first, options), want[0] as readonly number[], "the first text");
+    const before = engine.rows;
+    const together = await Promise.all(prompts.map((prompt) => tokensOf(model, prompt, options)));
+    expectEqual(together.flat(), want.flat(), "texts that began alike");
+    // Whole blocks of what all begin with are there; of each text, what is behind them is read, and its tokens but the last.
+    const most = BRANCHES * ((SHARED_TOKENS % 32) + 2 + options.maxTokens - 1);
+    if (plan.stateBytes === 0)
+      expect(engine.rows - before <= most, `${engine.rows - before} rows were read, not ${most}`);
+    const session = model.session();
+    session.append(first.slice(0, SHARED_TOKENS));
+    const branches = await Promise.all(prompts.map(() => session.fork()));
+    for (const [i, branch] of branches.entries()) branch.append((prompts[i] as number[]).slice(SHARED_TOKENS));
+    const forked = await Promise.all(branches.map((branch) => branch.generate(options).result()));
+    expectEqual(
+      forked.flatMap(({ tokens }) => tokens),
+      want.flat(),
+      "branches",
+    );
+    await Promise.all([session, ...branches].map((one) => one.dispose()));
+    engine.check();
+    expectEqual([engine.heldBlocks, engine.heldSlots], [0, 0], "blocks and slots that are held");
   });
 }

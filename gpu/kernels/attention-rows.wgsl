@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   if (tile.y <= id.z * TILE) { return; }
   tile.y = min(tile.y - id.z * TILE, TILE);
   let kv_head = head / (params.heads / params.kv_heads);
-  let cache = (tile.z * params.kv_heads + kv_head) * params.positions;
+  let cache = kv_head * params.positions; // behind the first kv head's
 //#if KEYS
   for (var i = l; i < TILE * DIMS; i += THREADS) {
     let d = i % DIMS;
@@ -77,12 +77,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
   let share = l / (QUADS * ROW_QUADS);
   var value = array<vec4<f32>, 4>();
   let end = tile.w + tile.y;
+  let table = step_table(tile.z, params.positions);
   for (var start = 0u; start < end; start += POSITIONS) {
     var score = array<vec4<f32>, 4>(); // of a row, 4 positions
     workgroupBarrier();
+    let four = step[table + start / 128u];
+    let places = select(four.xy, four.zw, start % 128u >= 64u);
 //#if KEYS
-    let position = start + position_quad * 4u;
-    let key = (cache + position / 8u * 8u) / 4u * DIMS + position % 8u / 4u;
+    let position = position_quad * 4u;
+    let at = cache + select(places.x, places.y, position >= 32u) * 32u + position % 32u;
+    let key = at / 8u * 2u * DIMS + at % 8u / 4u;
     for (var i = 0u; i < SLICE_DIMS; i++) {
       let d = slice * SLICE_DIMS + i;
       if (d < DIMS) {
@@ -136,15 +140,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     workgroupBarrier();
     if (share < SHARES) {
       for (var r = 0u; r < 4u; r++) { value[r] *= correction[value_rows * 4u + r]; }
-      let base = (cache + start) * QUADS + value_quad / 2u * 64u + value_quad % 2u;
+      let base = cache * QUADS + value_quad / 2u * 64u + value_quad % 2u;
       let count = min(POSITIONS, end - start);
-      for (var p = share; p < count; p += SHARES) {
-        let own = v_cache[base + p / 32u * 32u * QUADS + p % 32u * 2u];
-        let powers = scores[p * ROW_QUADS + value_rows];
-        value[0] += powers.x * own;
-        value[1] += powers.y * own;
-        value[2] += powers.z * own;
-        value[3] += powers.w * own;
+      for (var block = 0u; block * 32u < count; block++) {
+        let first_value = base + places[block] * 32u * QUADS;
+        for (var i = share; i < min(32u, count - block * 32u); i += SHARES) {
+          let own = v_cache[first_value + i * 2u];
+          let powers = scores[(block * 32u + i) * ROW_QUADS + value_rows];
+          value[0] += powers.x * own;
+          value[1] += powers.y * own;
+          value[2] += powers.z * own;
+          value[3] += powers.w * own;
+        }
       }
     }
   }

@@ -42,6 +42,7 @@ const SHARE_DIMS = (DIMS + SHARES - 1u) / SHARES;
 // Values: a thread does 4 dims and a share of the positions.
 const QUADS = (VALUE_DIMS + 7u) / 8u * 2u;
 const VALUE_SHARES = max(min(256u / QUADS, 16u), 1u);
+const VALUE_ROUNDS = (32u + VALUE_SHARES - 1u) / VALUE_SHARES; // over a block
 var<workgroup> query: array<f32, max(SHARES * SHARE_DIMS, 1u)>;
 //#if ALONE
 var<workgroup> own_key: array<f32, max(SHARES * SHARE_DIMS, 1u)>;
@@ -71,7 +72,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
   let t = id.y;
   let row = step_row(t);
   let kv_head = head / (params.heads / params.kv_heads);
-  let cache = (row.z * params.kv_heads + kv_head) * params.positions;
+  let cache = kv_head * params.positions; // behind the first kv head's
 //#if KEYS
   for (var d = l; d < SHARES * SHARE_DIMS; d += 256u) {
     var value = 0.0;
@@ -119,16 +120,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
   workgroupBarrier();
   // One of the heads that share them puts them into the cache.
   if (head % (params.heads / params.kv_heads) == 0u && id.z == 0u) {
-    let p = row.y;
+    let p = cache + step_place(row.z, row.y, params.positions) * 32u + row.y % 32u;
 //#if KEYS
-    for (var d = l; d < DIMS; d += 256u) { k_cache[(cache + p / 8u * 8u) / 4u * DIMS + d * 2u + p % 8u / 4u][p % 4u] = own_key[d]; }
+    for (var d = l; d < DIMS; d += 256u) { k_cache[p / 8u * 2u * DIMS + d * 2u + p % 8u / 4u][p % 4u] = own_key[d]; }
 //#endif
     for (var d = l; d < VALUE_DIMS; d += 256u) {
-      let base = (cache + p / 32u * 32u) * QUADS + d / 8u * 64u + p % 32u * 2u + d % 8u / 4u;
+      let base = p / 32u * 32u * QUADS + d / 8u * 64u + p % 32u * 2u + d % 8u / 4u;
       v_cache[base][d % 4u] = own_value[d / 4u][d % 4u];
     }
   }
 //#endif
+  let table = step_table(row.z, params.positions);
   // This part's positions: whole rounds.
   let rounds = (row.y + POSITIONS) / POSITIONS;
   let first = id.z * rounds / counts.z * POSITIONS;
@@ -140,10 +142,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
   var value = vec4<f32>();
   for (var start = first; start < end; start += POSITIONS) {
     workgroupBarrier();
+    let places = step[table + start / 128u];
 //#if KEYS
     let position = start + l % 32u * 4u;
     // Positions past the end are somebody's, or nobody's: what comes of them is left out below.
-    let key = (cache + position / 8u * 8u) / 4u * DIMS + position % 8u / 4u;
+    let pair = select(places.xy, places.zw, l % 32u >= 16u);
+    let at = cache + select(pair.x, pair.y, l % 16u >= 8u) * 32u + position % 32u;
+    let key = at / 8u * 2u * DIMS + at % 8u / 4u;
     let dim = l / 32u * SHARE_DIMS;
     var score = vec4<f32>();
     for (var i = 0u; i < SHARE_DIMS; i++) { score += query[dim + i] * k_cache[key + min(dim + i, DIMS - 1u) * 2u]; }
@@ -177,15 +182,19 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     total = total * correction + reduce(l, false);
     value *= correction;
     if (share < VALUE_SHARES) {
-      let base = ((cache + start) * QUADS * 4u + quad / 2u * 256u + quad % 2u * 4u) / 4u;
-      for (var i = 0u; i < POSITIONS / VALUE_SHARES; i++) {
-        let p = i * VALUE_SHARES + share;
+      let base = cache * QUADS + quad / 2u * 64u + quad % 2u;
+      for (var block = 0u; block < POSITIONS / 32u; block++) {
+        let first_value = base + places[block] * 32u * QUADS;
+        for (var round = 0u; round < VALUE_ROUNDS; round++) {
+          let i = round * VALUE_SHARES + share;
+          let p = block * 32u + i;
 //#if ALONE
-        let own = select(v_cache[base + p / 32u * 32u * QUADS + p % 32u * 2u], own_value[quad], start + p == row.y);
+          let own = select(v_cache[first_value + i * 2u], own_value[quad], start + p == row.y);
 //#else
-        let own = v_cache[base + p / 32u * 32u * QUADS + p % 32u * 2u];
+          let own = v_cache[first_value + i * 2u];
 //#endif
-        value += select(vec4<f32>(), powers[p] * own, start + p < end);
+          value += select(vec4<f32>(), powers[p] * own, i < 32u && start + p < end);
+        }
       }
     }
   }

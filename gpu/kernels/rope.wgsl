@@ -33,6 +33,14 @@ struct Params {
 //#include trig
 //#endif
 
+//#if STORE
+// Of a row, counted in the cache's positions.
+fn cached(row: vec4<u32>, kv_head: u32) -> u32 {
+  let place = step_place(row.z, row.y, params.positions);
+  return place * 32u + kv_head * params.positions + row.y % 32u;
+}
+//#endif
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let t = id.y;
@@ -63,7 +71,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 //#if STORE
     let dims = params.units * params.channels;
     let dim = unit * params.channels + pair;
-    let to = ((row.z * params.kv_heads + kv_head) * params.positions + row.y / 8u * 8u) * dims + row.y % 8u;
+    let position = cached(row, kv_head);
+    let to = position / 8u * 8u * dims + position % 8u;
     k_cache[to + dim * 8u] = key.x;
     k_cache[to + (dim + half) * 8u] = key.y;
 //#else
@@ -81,9 +90,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let kv_head = (i / params.value_channels) % params.kv_heads;
     let dim = i / params.value_channels / params.kv_heads * params.value_channels + channel;
     let filled = (dims + 7u) / 8u * 8u;
-    let sequence = (row.z * params.kv_heads + kv_head) * params.positions * filled;
-    let block = (row.y / 32u * filled + dim / 8u * 8u) * 32u;
-    v_cache[sequence + block + row.y % 32u * 8u + dim % 8u] = v[t * params.kv_heads * dims + i];
+    let position = cached(row, kv_head);
+    let to = (position / 32u * filled + dim / 8u * 8u) * 32u + position % 32u * 8u + dim % 8u;
+    v_cache[to] = v[t * params.kv_heads * dims + i];
   }
 //#endif
 }
