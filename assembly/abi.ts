@@ -149,7 +149,7 @@ export const ATTENTION_HEADS: u32 = 56;
 export const ATTENTION_KV_HEADS: u32 = 60;
 // of kernels: [threads, attention_scratch_floats() of kernels/attention.ts]; of a device: [DEVICE_SPLIT_ROWS, heads,
 // DEVICE_SPLITS, vo dims + 2]
-export const ATTENTION_TABLE: u32 = 68; // u32 [sequences, blocks]: kv-cache.ts; 0 in a device, where blocks lie in order
+export const ATTENTION_TABLE: u32 = 68; // u32 [sequences, blocks]: kv-cache.ts; 0 in a device, whose executor is told
 export const ATTENTION_CODED: u32 = 72; // 1: the caches hold codes of 8 bit (kv-cache.ts), 0: f32
 export const ATTENTION_SCRATCH: u32 = 64;
 

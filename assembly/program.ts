@@ -351,7 +351,7 @@ export function emit_attention(
   store<u32>(op, stack_channels(voStack), ATTENTION_VO_CHANNELS);
   store<u32>(op, kCache as u32, ATTENTION_K_CACHE);
   store<u32>(op, vCache as u32, ATTENTION_V_CACHE);
-  store<u32>(op, cache_table() as u32, ATTENTION_TABLE);
+  store<u32>(op, shape_device() ? 0 : (cache_table() as u32), ATTENTION_TABLE);
   store<u32>(op, shape_coded() ? 1 : 0, ATTENTION_CODED);
   store<u32>(op, scratch as u32, ATTENTION_SCRATCH);
   store<u32>(op, shape_context(), ATTENTION_CONTEXT);
