@@ -73,17 +73,34 @@ export function unpack_scales(group: usize, scales: usize): void {
 /** As add_group(), of f32 scales: unpack_scales(). */
 @inline
 export function add_sums(out: usize, scales: usize, record: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  const s0 = v128.load(scales);
+  const s1 = v128.load(scales, 16);
+  const s2 = v128.load(scales, 32);
+  const s3 = v128.load(scales, 48);
+  add_scaled(out, record, s0, s1, s2, s3, c0, c1, c2, c3);
+}
+
+/** As add_sums(), of scales that have been read. */
+@inline
+export function add_scaled(
+  out: usize,
+  record: usize,
+  s0: v128,
+  s1: v128,
+  s2: v128,
+  s3: v128,
+  c0: v128,
+  c1: v128,
+  c2: v128,
+  c3: v128,
+): void {
   const scale = v128.load32_splat(record);
-  const f0 = f32x4.mul(v128.load(scales), scale);
-  const f1 = f32x4.mul(v128.load(scales, 16), scale);
-  const s0 = add_products(v128.load(out), c0, f0);
-  const s1 = add_products(v128.load(out, 16), c1, f1);
-  v128.store(out, s0);
-  v128.store(out, s1, 16);
-  const f2 = f32x4.mul(v128.load(scales, 32), scale);
-  const f3 = f32x4.mul(v128.load(scales, 48), scale);
-  const s2 = add_products(v128.load(out, 32), c2, f2);
-  const s3 = add_products(v128.load(out, 48), c3, f3);
-  v128.store(out, s2, 32);
-  v128.store(out, s3, 48);
+  const t0 = add_products(v128.load(out), c0, f32x4.mul(s0, scale));
+  const t1 = add_products(v128.load(out, 16), c1, f32x4.mul(s1, scale));
+  v128.store(out, t0);
+  v128.store(out, t1, 16);
+  const t2 = add_products(v128.load(out, 32), c2, f32x4.mul(s2, scale));
+  const t3 = add_products(v128.load(out, 48), c3, f32x4.mul(s3, scale));
+  v128.store(out, t2, 32);
+  v128.store(out, t3, 48);
 }

@@ -3,7 +3,7 @@
 // engine has fused them to 256 bits; of 128 bits there are not enough registers for them.
 
 import { ROW_TILE } from "../../packs/format";
-import { add_group, NIBBLES, ONES } from "./lanes";
+import { add_scaled, NIBBLES, ONES } from "./lanes";
 import { NARROW_COLS, PART_CODES_START, PARTS_START } from "./quantize";
 
 const BLOCK_BYTES: u32 = 64; // 8 columns of a tile
@@ -115,26 +115,30 @@ export function tile_times_four(
         y2 += 8;
         y3 += 8;
       }
+      const s0 = i32x4.shl(v128.load16x4_u(scales), 13);
+      const s1 = i32x4.shl(v128.load16x4_u(scales, 8), 13);
+      const s2 = i32x4.shl(v128.load16x4_u(scales, 16), 13);
+      const s3 = i32x4.shl(v128.load16x4_u(scales, 24), 13);
       a0 = i32x4.dot_i16x8_s(a0, ones);
       a1 = i32x4.dot_i16x8_s(a1, ones);
       a2 = i32x4.dot_i16x8_s(a2, ones);
       a3 = i32x4.dot_i16x8_s(a3, ones);
-      add_group(out, scales, x, a0, a1, a2, a3);
+      add_scaled(out, x, s0, s1, s2, s3, a0, a1, a2, a3);
       b0 = i32x4.dot_i16x8_s(b0, ones);
       b1 = i32x4.dot_i16x8_s(b1, ones);
       b2 = i32x4.dot_i16x8_s(b2, ones);
       b3 = i32x4.dot_i16x8_s(b3, ones);
-      add_group(out1, scales, x1, b0, b1, b2, b3);
+      add_scaled(out1, x1, s0, s1, s2, s3, b0, b1, b2, b3);
       c0 = i32x4.dot_i16x8_s(c0, ones);
       c1 = i32x4.dot_i16x8_s(c1, ones);
       c2 = i32x4.dot_i16x8_s(c2, ones);
       c3 = i32x4.dot_i16x8_s(c3, ones);
-      add_group(out2, scales, x2, c0, c1, c2, c3);
+      add_scaled(out2, x2, s0, s1, s2, s3, c0, c1, c2, c3);
       d0 = i32x4.dot_i16x8_s(d0, ones);
       d1 = i32x4.dot_i16x8_s(d1, ones);
       d2 = i32x4.dot_i16x8_s(d2, ones);
       d3 = i32x4.dot_i16x8_s(d3, ones);
-      add_group(out3, scales, x3, d0, d1, d2, d3);
+      add_scaled(out3, x3, s0, s1, s2, s3, d0, d1, d2, d3);
     } while (w < end);
     x += recordBytes;
   }
