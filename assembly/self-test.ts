@@ -17,6 +17,7 @@ import {
   MATMUL_ROWS,
   MATMUL_SCRATCH,
   MATMUL_WEIGHT,
+  MATMUL_WIDE,
   OP_BYTES,
   QUANTIZE_COLS,
   QUANTIZE_DTYPE,
@@ -32,7 +33,7 @@ import { group_bytes } from "./pack";
 const TILES: u32 = 2;
 const ROWS: u32 = TILES * ROW_TILE;
 const COLS: u32 = 128;
-const COUNT: u32 = 3; // rows of activations: a pair and a single one
+const COUNT: u32 = 7; // rows of activations: where vectors are wide four, a pair and a single one; elsewhere many and one
 const SCALE_BITS: u32 = 0x2c00; // f16 1/16, of every group
 const SCALE: f32 = 0.0625;
 const ERROR: f32 = 1e-4; // of the largest number that can come out: sums in another order
@@ -40,7 +41,7 @@ const ERROR: f32 = 1e-4; // of the largest number that can come out: sums in ano
 let base: usize = 0;
 
 /**
- * Multiplies matrices of 4 and 8 bit `rounds` times, for the engine's compilers to get to their last tier. To be called
+ * Multiplies matrices of 4 and 8 bit `rounds` times in each way, for the engine's compilers to get to their last tier. To be called
  * before a pack is opened: it takes the arena's first pages. Returns 0, or what went wrong: 1 no memory, else 2 + the
  * number of the product.
  */
@@ -103,7 +104,8 @@ function product_is_right(dtype: u32, group: u32, rounds: u32): bool {
     }
   }
   memory.copy(first, out, COUNT * ROWS * 4);
-  for (let i: u32 = 0; i < rounds; i++) {
+  for (let i: u32 = 0; i < rounds * 2; i++) {
+    store<u32>(op, i & 1 ? 0 : 1, MATMUL_WIDE);
     quantize(base, COUNT);
     matmul(op, COUNT);
     if (memory.compare(first, out, COUNT * ROWS * 4) != 0) return false;

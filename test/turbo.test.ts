@@ -33,7 +33,7 @@ for (const [index, { name, config, sizes }] of [...SHAPES.slice(0, 1), ...FAMILY
     const tokens = randomTokens(75, pack.shape.vocabulary, seed);
     const want = forward(readCut(bytes, layout, keptOf(layout, layout.units.length)), tokens).logits;
     for (const activations of ["f32", "int8"] as const) {
-      for (const rows of [1, 64]) {
+      for (const rows of [1, 7, 23, 64]) {
         const model = await loadCut(pack, layout, layout.units.length, { rows, outputs: rows, activations });
         for (let pass = 0; pass < PASSES; pass++) {
           const off = distance(await logitsOf(model, tokens), want);
