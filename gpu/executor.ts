@@ -98,8 +98,8 @@ export class Executor {
   #recorded: Recorded | undefined;
   #destroyed = false;
   readonly #logits: number;
-  /** As the device has them. */
-  #places: Uint32Array<ArrayBuffer>;
+  /** Of the cache's blocks, as the device has it. */
+  #table: Uint32Array;
 
   private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
     const { capacity, vocabulary } = options;
@@ -110,9 +110,10 @@ export class Executor {
     this.#logits = plan.logits;
     const buffer = (label: string, size: number, usage: number) =>
       device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
-    this.#places = placesOf(plan.table, capacity.sequences);
-    this.#step = buffer("step", stepBytes(capacity) + this.#places.byteLength, BUFFER_STORAGE);
-    this.#writePlaces();
+    this.#table = plan.table;
+    const places = placesOf(plan.table, capacity.sequences);
+    this.#step = buffer("step", stepBytes(capacity) + places.byteLength, BUFFER_STORAGE);
+    device.device.queue.writeBuffer(this.#step, stepBytes(capacity), places);
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
     this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
     this.#found = buffer("found", FOUND_BYTES, BUFFER_STORAGE | BUFFER_COPY_SRC);
@@ -209,16 +210,13 @@ export class Executor {
    * assembly/kv-cache.ts has it; until it is said, they lie in order.
    */
   place(table: Uint32Array): void {
+    if (table.length !== this.#table.length)
+      throw new Error(`a table of ${table.length} blocks is another program's, this one's has ${this.#table.length}`);
+    if (table.every((place, i) => place === this.#table[i])) return;
+    this.#table = table.slice();
+    this.device.check();
     const places = placesOf(table, this.#capacity.sequences);
-    if (places.length !== this.#places.length)
-      throw new Error(`a table of ${table.length} blocks is another program's`);
-    if (places.every((place, i) => place === this.#places[i])) return;
-    this.#places = places;
-    this.#writePlaces();
-  }
-
-  #writePlaces(): void {
-    this.device.device.queue.writeBuffer(this.#step, stepBytes(this.#capacity), this.#places);
+    this.device.device.queue.writeBuffer(this.#step, stepBytes(this.#capacity), places);
   }
 
   /** Runs a step and leaves it at that: its results are in the cache, or overwritten. */
