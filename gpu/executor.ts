@@ -113,7 +113,8 @@ export class Executor {
     this.#table = plan.table;
     const places = placesOf(plan.table, capacity.sequences);
     this.#step = buffer("step", stepBytes(capacity) + places.byteLength, BUFFER_STORAGE);
-    device.device.queue.writeBuffer(this.#step, stepBytes(capacity), places);
+    // Deno panics where nothing is written.
+    if (places.length > 0) device.device.queue.writeBuffer(this.#step, stepBytes(capacity), places);
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
     this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
     this.#found = buffer("found", FOUND_BYTES, BUFFER_STORAGE | BUFFER_COPY_SRC);
