@@ -6,8 +6,7 @@
 // The numbers are f32; or codes of 8 bit, and behind them a scale for each position: f32 [CACHE_BLOCK], the largest
 // magnitude of a head's key, or value, / 127. Dims are a head's kept ones, in the order of the units. Which blocks a
 // sequence's positions lie in is the host's to say, cache_map(); until it does, they are those of the sequence's own slab in
-// order. A block holds the same positions in all layers, so one table is for all. The only home
-// of these addresses.
+// order. A block holds the same positions in all layers, so one table is for all. The only home of these addresses.
 
 import { HEADER_HEADS, HEADER_KV_HEADS } from "../packs/format";
 import { CACHE_BLOCK, STATUS_ARGUMENT } from "./abi";

@@ -41,9 +41,9 @@ const ERROR: f32 = 1e-4; // of the largest number that can come out: sums in ano
 let base: usize = 0;
 
 /**
- * Multiplies matrices of 4 and 8 bit `rounds` times in each way, for the engine's compilers to get to their last tier. To be called
- * before a pack is opened: it takes the arena's first pages. Returns 0, or what went wrong: 1 no memory, else 2 + the
- * number of the product.
+ * Multiplies matrices of 4 and 8 bit `rounds` times in each way, for the engine's compilers to get to their last tier. To be
+ * called before a pack is opened: it takes the arena's first pages. Returns 0, or what went wrong: 1 no memory, else 2 +
+ * the number of the product.
  */
 export function self_test(rounds: u32): u32 {
   base = arena_base();

@@ -18,7 +18,7 @@ import { storageBytes } from "./matmul";
 import { Memory } from "./memory";
 import { type MatmulOp, type Op, readOps } from "./ops";
 import { fuse, fuseCodes, withoutCodes } from "./passes";
-import { placesInOrder, placesOf, stepBytes, writeStep } from "./step";
+import { placesOf, stepBytes, writeStep } from "./step";
 import {
   BUFFER_COPY_DST,
   BUFFER_COPY_SRC,
@@ -32,6 +32,8 @@ import {
 export interface ProgramOptions {
   readonly vocabulary: number;
   readonly capacity: Capacity;
+  /** Where the cache's blocks lie, see place(); none where there is no attention. */
+  readonly table?: Uint32Array;
   /** Leaves the program as it is, an op a dispatch or two: for tests. Default true. */
   readonly fused?: boolean;
 }
@@ -98,11 +100,11 @@ export class Executor {
   #recorded: Recorded | undefined;
   #destroyed = false;
   readonly #logits: number;
-  /** Of the cache's blocks, as the device has it. */
+  /** As the device has it: of a new buffer, zeros. */
   #table: Uint32Array;
 
   private constructor(device: Device, options: ProgramOptions, plan: Layout, memory: Memory) {
-    const { capacity, vocabulary } = options;
+    const { capacity, vocabulary, table = new Uint32Array() } = options;
     this.device = device;
     this.#capacity = capacity;
     this.#vocabulary = vocabulary;
@@ -110,11 +112,10 @@ export class Executor {
     this.#logits = plan.logits;
     const buffer = (label: string, size: number, usage: number) =>
       device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
-    this.#table = plan.table;
-    const places = placesOf(plan.table, capacity.sequences);
-    this.#step = buffer("step", stepBytes(capacity) + places.byteLength, BUFFER_STORAGE);
-    // Deno panics where nothing is written.
-    if (places.length > 0) device.device.queue.writeBuffer(this.#step, stepBytes(capacity), places);
+    this.#table = new Uint32Array(capacity.sequences * plan.blocks);
+    const placesBytes = placesOf(this.#table, capacity.sequences).byteLength;
+    this.#step = buffer("step", stepBytes(capacity) + placesBytes, BUFFER_STORAGE);
+    this.place(table);
     this.#best = buffer("best", Math.max(capacity.outputs, FEED_MOST) * 4, BUFFER_STORAGE | BUFFER_COPY_SRC);
     this.#parts = buffer("parts", capacity.outputs * ARGMAX_PARTS * 8, BUFFER_STORAGE);
     this.#found = buffer("found", FOUND_BYTES, BUFFER_STORAGE | BUFFER_COPY_SRC);
@@ -207,8 +208,8 @@ export class Executor {
   }
 
   /**
-   * Says where the cache's blocks of each sequence lie, from the next step on. table: [sequences, blocks], as
-   * assembly/kv-cache.ts has it; until it is said, they lie in order.
+   * Says where the cache's blocks of each sequence lie, from the next step on. table: places, u32
+   * [sequences, blocks], as assembly/kv-cache.ts has them.
    */
   place(table: Uint32Array): void {
     if (table.length !== this.#table.length)
@@ -449,8 +450,8 @@ interface Layout {
   readonly windows: readonly Window[];
   /** Where the logits lie. */
   readonly logits: number;
-  /** Places of the cache's blocks, [sequences, blocks]. */
-  readonly table: Uint32Array;
+  /** Of the cache, that a sequence has room for. */
+  readonly blocks: number;
 }
 
 function layOut(
@@ -479,9 +480,7 @@ function layOut(
         "unavailable",
         `${bytes} bytes in one binding are more than the ${device.bindingBytes} that there may be: plan fewer rows, or a smaller context`,
       );
-  const { blocks, kvHeads } = cacheBlocksOf(ops);
-  const table = placesInOrder(capacity.sequences, blocks, kvHeads);
-  return { few, many, choices, launches, windows, logits, table };
+  return { few, many, choices, launches, windows, logits, blocks: cacheBlocksOf(ops) };
 }
 
 /** The launches that choose from the logits: parts, the best of them, the best to go on from; the candidates' two turns. */

@@ -228,10 +228,10 @@ function ropeLaunch(rope: RopeOp | null, attention: AttentionOp | null, capacity
   };
 }
 
-/** Blocks of the cache that a sequence has room for, and the heads that each is for; the same in all layers. */
-export function cacheBlocksOf(ops: readonly Op[]): { blocks: number; kvHeads: number } {
+/** Blocks of the cache that a sequence has room for, the same in all layers; 0 where there is no attention. */
+export function cacheBlocksOf(ops: readonly Op[]): number {
   const op = ops.find((one): one is AttentionOp => one.kind === "attention");
-  return op === undefined ? { blocks: 0, kvHeads: 0 } : { blocks: positionsOf(op) / CACHE_BLOCK, kvHeads: op.kvHeads };
+  return op === undefined ? 0 : positionsOf(op) / CACHE_BLOCK;
 }
 
 function positionsOf(op: AttentionOp): number {

@@ -2,7 +2,7 @@
 // numbers known beforehand (test/self-test-gpu.test.ts works them out in f64). Drivers differ, and one that computes
 // wrongly says nothing.
 
-import { DEVICE_ALIGN, ROW_BYTES, ROW_OUTPUT, ROW_POSITION, ROW_TOKEN } from "../assembly/abi";
+import { CACHE_BLOCK, DEVICE_ALIGN, ROW_BYTES, ROW_OUTPUT, ROW_POSITION, ROW_TOKEN } from "../assembly/abi";
 import { BLOCK_COLS, DTYPE_F32, DTYPE_Q4, DTYPE_Q8, ROW_TILE } from "../packs/format";
 import { type Device, GpuError } from "./device";
 import { Executor } from "./executor";
@@ -109,7 +109,9 @@ function levelOf(weights: Uint8Array, { address, dtype, cols }: PlacedMatrix, ro
 /** The logits of the last row of each step. */
 export async function selfTestLogits(device: Device): Promise<number[]> {
   const { ops, weights, vocabulary } = selfTestModel(device.packedDot);
-  const executor = await Executor.of(device, ops, { vocabulary, capacity: { rows: ROWS, outputs: 1, sequences: 1 } });
+  const capacity = { rows: ROWS, outputs: 1, sequences: 1 };
+  const table = Uint32Array.from({ length: CONTEXT / CACHE_BLOCK }, (_, i) => i);
+  const executor = await Executor.of(device, ops, { vocabulary, capacity, table });
   try {
     executor.upload(0, weights);
     await executor.compiled();

@@ -71,11 +71,3 @@ export function placesOf(table: Uint32Array, sequences: number): Uint32Array<Arr
   for (let i = 0; i < sequences; i++) places.set(table.subarray(i * blocks, (i + 1) * blocks), i * padded);
   return places;
 }
-
-/** The table of sequences whose blocks lie in order, each in a slab of its own. */
-export function placesInOrder(sequences: number, blocks: number, kvHeads: number): Uint32Array {
-  return Uint32Array.from(
-    { length: sequences * blocks },
-    (_, i) => Math.floor(i / blocks) * kvHeads * blocks + (i % blocks),
-  );
-}

@@ -366,7 +366,7 @@ export class Engine {
       if (sequence.slot === undefined || sequence.pending !== 1) return false;
       const { most } = want.choice;
       const residence = this.#residenceOf(core);
-      if (!residence.makeRoom(sequence, most, ({ want: theirs }) => theirs === undefined)) return false;
+      if (!residence.makeRoom(sequence, most, () => false)) return false;
       writeRows(core, sequence.tokens.slice(-1), sequence.seen, () => true, { sequence: sequence.slot });
       this.#ahead = { sequence, tokens: executor.greedy(most), known: sequence.tokens.length };
     }

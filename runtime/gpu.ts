@@ -54,6 +54,7 @@ export function gpuExecutor(core: Core, { device, tested }: OpenedDevice): Promi
       records: core.bytes(exports.program_ptr(), exports.program_length() * OP_BYTES).slice(),
       vocabulary: exports.pack_field(HEADER_VOCABULARY) >>> 0,
       capacity: { rows: at(PLAN_ROWS), outputs: at(PLAN_OUTPUTS), sequences: at(PLAN_SEQUENCES) },
+      table: tableOf(core),
     });
     return new GpuExecutor(core, executor, tested);
   });
@@ -153,14 +154,19 @@ export class GpuExecutor implements Executor {
     this.#executor.destroy();
   }
 
-  /** The rows at rows_ptr(), checked; with the cache's blocks where the core has them. */
+  /** The rows at rows_ptr(), checked, once the device knows where the cache's blocks lie. */
   #rows(rows: number): Uint8Array {
     const { exports } = this.#core;
     guarded(() => this.#core.check(exports.step_begin(rows)));
-    const table = exports.cache_table() >>> 0;
-    if (table !== 0) this.#executor.place(this.#core.words(table, exports.cache_blocks()));
+    this.#executor.place(tableOf(this.#core));
     return this.#core.bytes(exports.rows_ptr(), rows * ROW_BYTES);
   }
+}
+
+/** Where the cache's blocks lie; none where there is no attention. */
+export function tableOf(core: Core): Uint32Array {
+  const table = core.exports.cache_table() >>> 0;
+  return table === 0 ? new Uint32Array() : core.words(table, core.exports.cache_blocks());
 }
 
 /** Do they hold all that can be chosen? The penalty only lowers logits, and those that are not among them are below `bound`. */

@@ -84,6 +84,7 @@ export async function runCase(device: Device, made: OpCase, executes: boolean, f
   const rows = made.rows.length;
   const executor = await Executor.create(device, {
     ...{ records: concatenated(records), fused },
+    ...(made.buffers.table && { table: new Uint32Array(made.buffers.table.slice().buffer) }),
     vocabulary: made.op === OP_EMBED ? vocabularyOf(made) : 1,
     capacity: {
       rows,
@@ -93,7 +94,6 @@ export async function runCase(device: Device, made: OpCase, executes: boolean, f
   });
   try {
     executor.upload(0, image);
-    if (made.op === OP_ATTENTION) executor.place(new Uint32Array((made.buffers.table as Uint8Array).slice().buffer));
     await executor.compiled();
     executor.run(rowRecords(made));
     if (!executes) return;

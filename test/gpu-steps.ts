@@ -16,6 +16,7 @@ import type { Device } from "../gpu/device";
 import { Executor } from "../gpu/executor";
 import { HEADER_VOCABULARY, PRELUDE_BYTES } from "../packs/format";
 import { Core } from "../runtime/core";
+import { tableOf } from "../runtime/gpu";
 import type { Host } from "../runtime/host";
 import { loadPlan } from "../runtime/load";
 import { makePlan } from "../runtime/plan";
@@ -70,7 +71,7 @@ export async function loadSteps(bytes: Uint8Array, host: Host, options: ProgramO
   const begin = async () => {
     const records = core.bytes(exports.program_ptr(), exports.program_length() * OP_BYTES).slice();
     const made = await Executor.create(device as Device, {
-      ...{ records, vocabulary, fused },
+      ...{ records, vocabulary, fused, table: tableOf(core) },
       capacity: { rows, outputs: rows, sequences },
     });
     executor = made;
