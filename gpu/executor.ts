@@ -32,7 +32,7 @@ import {
 export interface ProgramOptions {
   readonly vocabulary: number;
   readonly capacity: Capacity;
-  /** Where the cache's blocks lie, see place(); none where there is no attention. */
+  /** Where the cache's blocks lie, see place(); not needed where there is no attention. */
   readonly table?: Uint32Array;
   /** Leaves the program as it is, an op a dispatch or two: for tests. Default true. */
   readonly fused?: boolean;
@@ -112,7 +112,7 @@ export class Executor {
     this.#logits = plan.logits;
     const buffer = (label: string, size: number, usage: number) =>
       device.device.createBuffer({ label: `snug ${label}`, size, usage: usage | BUFFER_COPY_DST });
-    this.#table = new Uint32Array(capacity.sequences * plan.blocks);
+    this.#table = new Uint32Array(table.length);
     const placesBytes = placesOf(this.#table, capacity.sequences).byteLength;
     this.#step = buffer("step", stepBytes(capacity) + placesBytes, BUFFER_STORAGE);
     this.place(table);
@@ -450,16 +450,17 @@ interface Layout {
   readonly windows: readonly Window[];
   /** Where the logits lie. */
   readonly logits: number;
-  /** Of the cache, that a sequence has room for. */
-  readonly blocks: number;
 }
 
 function layOut(
   device: Device,
   program: readonly Op[],
-  { vocabulary, capacity, fused = true }: ProgramOptions,
+  { vocabulary, capacity, table, fused = true }: ProgramOptions,
 ): Layout {
   const ops = device.packedDot ? program : withoutCodes(program);
+  const blocks = cacheBlocksOf(ops) * capacity.sequences;
+  if (blocks > 0 && table?.length !== blocks)
+    throw new Error(`the cache has ${blocks} blocks, its table ${table?.length}`);
   const common = fused ? fuse(ops, device.bindingBytes) : ops;
   const fits = (op: MatmulOp) => storageBytes(op) <= device.storageBytes;
   const many = common.map((op) => launchesOf(op, capacity));
@@ -480,7 +481,7 @@ function layOut(
         "unavailable",
         `${bytes} bytes in one binding are more than the ${device.bindingBytes} that there may be: plan fewer rows, or a smaller context`,
       );
-  return { few, many, choices, launches, windows, logits, blocks: cacheBlocksOf(ops) };
+  return { few, many, choices, launches, windows, logits };
 }
 
 /** The launches that choose from the logits: parts, the best of them, the best to go on from; the candidates' two turns. */
